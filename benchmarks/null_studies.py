@@ -1,0 +1,201 @@
+"""How often a study in which nothing differs blames something: the card as a whole, and each group of causes.
+
+Studies have six classes and their macro mean, independent of each other (the worst case for a family), in the default
+design and in one shaped like the forum's. Beside the card stands what a single pooled residual would do, to show that
+the check can fail. ``--quick`` takes under a minute; ``--json`` ends with one JSON object on the last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from tables import Planted, chance_for, default_design, draw, forum_design, layout_for
+
+from study.anova import CAUSES, Floats, Layout, Squares, f_test, squares
+from study.attribution import attribute_tables
+from study.effects import adjust_effects, compare, contrasts_of, holm, weights_of
+from study.findings import SIGNIFICANT
+from study.intervals import group_p_values, piece_squares
+from study.tables import ClassTable, logit, percent
+from study.verdict import dominant_group
+
+CLASSES = 6
+CELLS = (50, 100, 200, 500, 1000, 2000)
+RECALLS = (0.75, 0.80, 0.85, 0.90, 0.95, 0.98)
+REPLICATES = 3
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One kind of null study."""
+
+    design: str
+    ratio: int
+    counted: bool
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rates over the null studies of one condition.
+
+    `card` blames anything in any class, by a dominant cause or a real effect; `dominant` and `effect` are its two
+    answers, `groups` says what was blamed. `gate` is the rate, per class, at which a group's test passes 5%, and
+    `pooled` the same for the query tested against one pooled residual.
+    """
+
+    condition: Condition
+    studies: int
+    card: float
+    dominant: float
+    effect: float
+    groups: tuple[float, ...]
+    gate: tuple[float, ...]
+    pooled: float
+
+
+def conditions(quick: bool) -> Iterator[Condition]:
+    """Yield the designs, ratios of mean squares between and within runs, with and without counting noise."""
+    for design in ("default", "forum"):
+        for ratio in (8,) if quick else (1, 4, 8):
+            for counted in (False, True):
+                yield Condition(design, ratio, counted)
+
+
+def measure(condition: Condition, studies: int, rng: np.random.Generator) -> Measured:
+    """Simulate null studies and put their cards together."""
+    layout = layout_for(default_design() if condition.design == "default" else forum_design())
+    correct, total = _draw(condition, studies, layout, rng)
+    found = squares(logit(correct, total), layout)
+    p_groups = group_p_values(*piece_squares(found, layout), found, layout)
+    blamed = np.zeros((studies, 2, len(CAUSES)), dtype=bool)
+    for study in _suspects(correct, total, p_groups, layout):
+        blamed[study] = _card(correct[study], total[study], layout)
+    return Measured(
+        condition,
+        studies,
+        float(blamed.any(axis=(1, 2)).mean()),
+        float(blamed[:, 0].any(axis=1).mean()),
+        float(blamed[:, 1].any(axis=1).mean()),
+        tuple(blamed.any(axis=1).mean(axis=0)),
+        tuple((p_groups <= SIGNIFICANT).mean(axis=(0, 1))),
+        float((_pooled_query(found, layout) <= SIGNIFICANT).mean()),
+    )
+
+
+def _draw(condition: Condition, studies: int, layout: Layout, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Return counts ``[study, class, replicate, cell]``; the last class is the macro mean of the others."""
+    correct, total = [], []
+    for recall, cells in zip(RECALLS, CELLS, strict=True):
+        planted = Planted(
+            chance_for(condition.ratio, layout), {}, recall=recall, cells=cells if condition.counted else None
+        )
+        k, n = draw(planted, np.zeros(layout.cells), layout, REPLICATES, studies, rng)
+        correct.append(k)
+        total.append(n)
+    macro = np.mean([k / n for k, n in zip(correct, total, strict=True)], axis=0)
+    everything = np.sum(total, axis=0)
+    return np.stack([*correct, macro * everything], axis=1), np.stack([*total, everything], axis=1)
+
+
+def _suspects(correct: Floats, total: Floats, p_groups: Floats, layout: Layout) -> Iterator[int]:
+    """Yield the studies whose card could blame something: only these need the whole, slower, card."""
+    contrasts = contrasts_of(layout)
+    compared = compare(weights_of(contrasts, layout), squares(percent(correct, total), layout), layout)
+    had = [group in layout.groups for group in CAUSES]
+    for study, (groups, effects) in enumerate(zip(p_groups, compared.p, strict=True)):
+        smallest = min(holm(groups[:, had]).min(), np.nanmin(adjust_effects(effects, contrasts)))
+        if smallest <= SIGNIFICANT:
+            yield study
+
+
+def _card(correct: Floats, total: Floats, layout: Layout) -> Floats:
+    """Return what the card of one study blames, ``[dominant or effect, group]``."""
+    index = np.arange(correct.shape[1])
+    tables = {("recall", str(k)): ClassTable(correct[k], total[k], index, index) for k in range(len(correct))}
+    blamed = np.zeros((2, len(CAUSES)), dtype=bool)
+    for found in attribute_tables(tables, layout):
+        dominant = dominant_group(found)
+        if dominant in CAUSES:
+            blamed[0, CAUSES.index(dominant)] = True
+        for effect in found.effects:
+            if effect.real:
+                blamed[1, CAUSES.index(effect.role)] = True
+    return blamed
+
+
+def _pooled_query(found: Squares, layout: Layout) -> Floats:
+    """Return p values of the query against one residual pooled over all strata, as if trials were independent."""
+    query = next(t for t, term in enumerate(layout.terms) if term.name == "query")
+    return f_test(found.effect[..., query], layout.terms[query].df, found.error.sum(axis=-1), found.error_df.sum())
+
+
+def show(found: Sequence[Measured], console: Console) -> None:
+    """Print rates by condition."""
+    table = Table(
+        title=f"Null studies of {CLASSES} classes and macro, {REPLICATES} replicates: how often something is blamed"
+    )
+    names = (
+        "design",
+        "ratio",
+        "counts",
+        "card",
+        "dominant",
+        "effects",
+        *CAUSES,
+        "one test: data",
+        "one pooled residual: query",
+    )
+    for name in names:
+        table.add_column(name, justify="right")
+    for one in found:
+        error = np.sqrt(max(one.card * (1 - one.card), 1e-4) / one.studies)
+        rates = [f"{rate:.3f}" for rate in (one.dominant, one.effect, *one.groups, one.gate[0], one.pooled)]
+        c = one.condition
+        table.add_row(
+            c.design, str(c.ratio), "binomial" if c.counted else "exact", f"{one.card:.3f} ± {error:.3f}", *rates
+        )
+    console.print(table)
+
+
+def summary(found: Sequence[Measured], seconds: float) -> dict[str, object]:
+    """Return the figures that the goals are about."""
+    worst = max(found, key=lambda one: one.card)
+    pooled = [one.pooled for one in found if one.condition.design == "forum" and one.condition.ratio == 8]
+    return {
+        "false_cause_rate": worst.card,
+        "monte_carlo_error": float(np.sqrt(worst.card * (1 - worst.card) / worst.studies)),
+        "false_cause_rate_mean": float(np.mean([one.card for one in found])),
+        "false_group_rate": max(max(one.groups) for one in found),
+        "pooled_residual_rate_forum_ratio_8": min(pooled),
+        "studies": sum(one.studies for one in found),
+        "seconds": round(seconds, 1),
+        "details": [asdict(one) for one in found],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer conditions and studies, under a minute")
+    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    parser.add_argument("--studies", type=int, help="simulated studies per condition")
+    options = parser.parse_args()
+    studies = options.studies or (300 if options.quick else 1000)
+    start = time.perf_counter()
+    rng = np.random.default_rng(2)
+    found = [measure(condition, studies, rng) for condition in conditions(options.quick)]
+    result = summary(found, time.perf_counter() - start)
+    show(found, Console(width=200))
+    print(f"worst card: {result['false_cause_rate']:.3f} ± {result['monte_carlo_error']:.3f} of {studies} studies")
+    if options.json:
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Is this data fit to study? All that is wrong or odd about it in one pass, and what it looks like."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from study.config import DataConfig, InputError, StudyConfig, nearest
+from study.data import Source, read
+from study.design import folds_of
+from study.h5ad import few
+from study.sources import BUILT_IN, query_names
+from study.twins import Twin, make_all
+
+FEW_SHARED = 0.5  # share of the reference's genes below which a source is worth a warning
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What `check` found.
+
+    Attributes
+    ----------
+    problems
+        What forbids a study; each names what, where, what is expected and a remedy.
+    warnings
+        What a study can live with, but its reader should know.
+    cells
+        One row for the reference and each query: numbers of cells, classes and batches, and depth.
+    classes
+        One row for each label: cells of it in the reference and in each query, and their shares.
+    batches
+        One row for each batch: cells of it in the reference and in each query.
+    files
+        One row for each source: its genes, and those that the reference has too.
+    """
+
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    cells: pd.DataFrame
+    classes: pd.DataFrame
+    batches: pd.DataFrame
+    files: pd.DataFrame
+
+    def tables(self) -> list[tuple[str, pd.DataFrame]]:
+        """Return the tables that are not empty, each with its title."""
+        named = [
+            ("Cells, and their depth (25%, 50%, 75% of cells have at most)", self.cells),
+            ("Classes (cells and their share)", self.classes),
+            ("Batches (cells)", self.batches),
+            ("Genes of the sources", self.files),
+        ]
+        return [(title, table) for title, table in named if len(table)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain values; `fit` says whether a study can run."""
+        tables = {name: getattr(self, name) for name in ("cells", "classes", "batches", "files")}
+        return {
+            "fit": not self.problems,
+            "problems": list(self.problems),
+            "warnings": list(self.warnings),
+            **{name: json.loads(table.to_json(orient="records")) for name, table in tables.items()},
+        }
+
+
+def check(config: StudyConfig | DataConfig, names: Sequence[str] = ()) -> DataReport:
+    """Check the data of a study.
+
+    Parameters
+    ----------
+    config
+        A study (classes are then compared with its folds), or its data alone.
+    names
+        The queries to look at; all but `self` and `none` if empty.
+    """
+    data, folds = (config.data, folds_of(config.space)) if isinstance(config, StudyConfig) else (config, 2)
+    try:
+        known = query_names(data)
+        source, findings = read(data)
+    except InputError as error:
+        return _report([str(error)], [], None, {})
+    problems, warnings = findings.problems, findings.warnings
+    wanted = list(names or known[: -len(BUILT_IN)])
+    for name in [name for name in wanted if name not in known]:
+        problems.append(f"query={name}: no such query.{nearest(name, known)} There are: {few(known)}.")
+        wanted.remove(name)
+    if source is None:
+        return _report(problems, warnings, None, {})
+    queries = make_all(source, data, wanted, findings)
+    warnings += _about_reference(source, folds)
+    for name, twin in queries.items():
+        warnings += _about_query(name, source, twin)
+    return _report(problems, warnings, source, queries)
+
+
+def _report(problems: list[str], warnings: list[str], source: Source | None, queries: dict[str, Twin]) -> DataReport:
+    """Put findings and the tables of what could be read together."""
+    if source is None:
+        tables = [pd.DataFrame() for _ in range(4)]
+    else:
+        rows = source.reference
+        parts = {"reference": _Part(source.counts[rows], source.label[rows], source.batch[rows])}
+        for name, twin in queries.items():
+            parts[name] = _Part(twin.counts, source.label[twin.rows], source.batch[twin.rows])
+        files = pd.DataFrame(source.files, columns=["source", "genes", "shared with reference"])
+        files["share of reference"] = (files["shared with reference"] / files["genes"].iloc[0]).round(3)
+        tables = [
+            pd.DataFrame([part.row(name) for name, part in parts.items()]),
+            _counted("class", {name: part.labels for name, part in parts.items()}, shares=True),
+            _counted("batch", {name: part.batch for name, part in parts.items()}, shares=False),
+            files,
+        ]
+    return DataReport(tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(warnings)), *tables)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The reference or one query, as the tables need it."""
+
+    counts: sp.csr_matrix
+    labels: np.ndarray
+    batch: np.ndarray
+
+    def row(self, name: str) -> dict[str, Any]:
+        """Return the row of the table of cells."""
+        row: dict[str, Any] = {"name": name, "cells": self.counts.shape[0], "genes": self.counts.shape[1]}
+        row["genes without counts"] = int((self.counts.getnnz(axis=0) == 0).sum())
+        row["classes"] = len(set(self.labels) - {""})
+        row["batches"] = len(set(self.batch))
+        totals = np.asarray(self.counts.sum(axis=1)).ravel()
+        for what, values in (("counts", totals), ("genes", np.diff(self.counts.indptr))):
+            for share in (25, 50, 75):
+                row[f"{what} {share}%"] = float(np.percentile(values, share)) if len(values) else None
+        return row
+
+
+def _counted(what: str, parts: dict[str, np.ndarray], shares: bool) -> pd.DataFrame:
+    """Count values in the reference and each query, side by side."""
+    sizes = pd.DataFrame({name: pd.Series(values, dtype=object).value_counts() for name, values in parts.items()})
+    sizes = sizes.fillna(0).astype(int).sort_index()
+    table = pd.DataFrame({what: sizes.index.to_series().replace("", "(unknown)").to_numpy()})
+    for name in parts:
+        table[f"{name} cells"] = sizes[name].to_numpy()
+        if shares:
+            table[f"{name} share"] = (sizes[name] / max(1, sizes[name].sum())).round(3).to_numpy()
+    return table
+
+
+def _about_reference(source: Source, folds: int) -> list[str]:
+    """What is odd about the reference, though a study can run."""
+    labels = source.label[source.reference]
+    sizes = pd.Series(labels, dtype=object).value_counts()
+    warnings = [
+        f"class {label!r} has {size} reference cells, fewer than the {folds} folds: it is not held out in each."
+        for label, size in sizes.items()
+        if size < folds
+    ]
+    missing = [label for label in sizes.index if str(label).lower() in ("nan", "none", "na", "<na>")]
+    if missing:
+        warnings.append(
+            f"the labels {few(missing)} look like missing values turned into text; remove their cells if so."
+        )
+    for where, genes, shared in source.files[1:]:
+        if shared < FEW_SHARED * source.files[0][1]:
+            warnings.append(
+                f"{where}: has {shared:,} of the {source.files[0][1]:,} genes of the reference (of its {genes:,})."
+            )
+    return warnings
+
+
+def _about_query(name: str, source: Source, twin: Twin) -> list[str]:
+    """What is odd about a query, though a study can run."""
+    warnings = []
+    new = set(source.label[twin.rows]) - {"", *source.label[source.reference]}
+    if new:
+        count = int(np.isin(source.label[twin.rows], list(new)).sum())
+        warnings.append(
+            f"query {name!r}: {count:,} cells have labels that the reference lacks ({few(sorted(new))}); "
+            "whatever scANVI calls them is wrong."
+        )
+    if twin.emptied:
+        warnings.append(f"query {name!r}: thinning leaves {twin.emptied:,} cells without any count: left out.")
+    return warnings

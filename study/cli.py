@@ -1,0 +1,164 @@
+"""The commands. No logic: each composes the configuration, calls one module, and prints what it returns."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from study import config as configuration
+from study import terminal
+from study.config import InputError
+
+app = typer.Typer(
+    name="scanvi-study",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Why does scANVI label transfer give different answers? A setting, the data, or chance?\n\n"
+    "Every command takes overrides in Hydra's syntax: "
+    "[bold]scanvi-study run data=forum data.path=tau.h5ad space=forum scvi.max_epochs=400[/]",
+)
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. data=forum scvi.n_latent=30")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, all else on standard error.")]
+Config = Annotated[Path | None, typer.Option("--config", help="A whole configuration, such as best.yaml.")]
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+
+
+@app.command()
+def init(directory: Annotated[Path, typer.Argument(help="A new folder for your study.")]) -> None:
+    """Make a folder with conf/ and search_spaces/ to edit."""
+    taken = [name for name in ("conf", "search_spaces") if (directory / name).exists()]
+    if taken:
+        raise InputError(f"{directory}: has {' and '.join(taken)} already; nothing was changed. Choose a new folder.")
+    for name in ("conf", "search_spaces"):
+        shutil.copytree(configuration.packaged_home() / name, directory / name)
+    to = terminal.console()
+    to.print(f"Made {directory}/conf and {directory}/search_spaces: what a study is made of, and what varies.")
+    to.print(f"Next: cd {directory} && scanvi-study check data=forum data.path=YOUR.h5ad", markup=False)
+
+
+@app.command()
+def check(overrides: Overrides = None, as_json: Json = False) -> None:
+    """Is this data fit to study? Counts, labels, genes, depth and make-up of reference and queries."""
+    from study.check import check as check_data
+
+    report = check_data(configuration.compose(overrides or []))
+    to = terminal.console(as_json)
+    terminal.show_frames(to, report.tables())
+    _print_json(as_json, report.to_json())
+    if report.problems:
+        raise InputError("\n".join(report.problems))
+    to.print("The data can be studied. Next: scanvi-study plan, with the same overrides")
+
+
+@app.command()
+def plan(overrides: Overrides = None, as_json: Json = False) -> None:
+    """What a study will train, what is shared, and what that saves. Trains nothing."""
+    from study.run import open_study
+
+    study = open_study(configuration.compose(overrides or []))
+    terminal.show_plan(terminal.console(as_json), study)
+    _print_json(as_json, terminal.plan_facts(study.plan))
+
+
+@app.command()
+def run(overrides: Overrides = None, as_json: Json = False) -> None:
+    """Train what is missing, then say what explains the differences. The same command again goes on."""
+    from study.run import run as run_study
+
+    config = configuration.compose(overrides or [])
+    to = terminal.console(as_json)
+    with terminal.progress(to) as show:
+        outcome = run_study(config, show)
+    terminal.show_outcome(to, outcome)
+    _print_json(as_json, terminal.outcome_facts(outcome))
+    if not outcome.complete:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(overrides: Overrides = None, as_json: Json = False) -> None:
+    """Attribute what is finished so far and write the report again."""
+    from study.run import analyse, open_study
+
+    analysis = analyse(open_study(configuration.compose(overrides or [])))
+    to = terminal.console(as_json)
+    terminal.show_analysis(to, analysis)
+    _print_json(as_json, terminal.analysis_facts(analysis))
+
+
+@app.command()
+def export(overrides: Overrides = None) -> None:
+    """Choose the settings whose worst condition is best; write best.yaml, the table, and a plain script."""
+    from study.export import write
+    from study.run import open_study, whole_results
+
+    study = open_study(configuration.compose(overrides or []))
+    choice, path = write(study.config, study.plan, whole_results(study))
+    to = terminal.console()
+    terminal.show_frame(to, "candidates, best first", choice.table)
+    to.print(f"Chosen: {choice.reason}.", markup=False)
+    to.print(f"Wrote {path}. Next: scanvi-study transfer --config {path}", markup=False)
+
+
+@app.command()
+def transfer(overrides: Overrides = None, config: Config = None) -> None:
+    """Transfer the labels with the settings of best.yaml (or any), on all labelled cells."""
+    from study.transfer import transfer_all
+
+    changes = overrides or []
+    study = configuration.load(config, changes) if config else configuration.compose(changes)
+    to = terminal.console()
+    for folder in transfer_all(study, lambda text: to.print(text, markup=False)):
+        to.print(f"Wrote {folder}", markup=False)
+
+
+@app.command()
+def ui(overrides: Overrides = None) -> None:
+    """Open MLflow on this machine (127.0.0.1) to compare the runs."""
+    from study.tracking import serve
+
+    serve(configuration.compose(overrides or []))
+
+
+@app.command()
+def sync(overrides: Overrides = None) -> None:
+    """Rebuild a study's MLflow experiment from its results."""
+    from study.run import sync as sync_study
+
+    shown = sync_study(configuration.compose(overrides or []))
+    terminal.console().print(f"MLflow shows {shown} finished trials.")
+
+
+def _print_json(wanted: bool, values: dict[str, Any]) -> None:
+    if wanted:
+        print(json.dumps(values, default=str))
+
+
+def main() -> None:
+    """Run a command; bad input ends with one message and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        if "--debug" in sys.argv:
+            raise
+        print(f"scanvi-study: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(
+            "scanvi-study: interrupted; what is finished is kept. The same command goes on from there.", file=sys.stderr
+        )
+        sys.exit(1)

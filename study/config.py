@@ -1,0 +1,439 @@
+"""The configuration of a study: `conf/` and overrides in, one frozen and validated `StudyConfig` out.
+
+Hydra composes and pydantic validates; both are used for configuration here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
+from pydantic import ValidationError as PydanticError
+
+Level = StrictBool | StrictInt | StrictFloat | StrictStr
+Count = Annotated[int, Field(strict=True, ge=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Outcome = Literal[
+    "heldout/recall", "train/recall", "train/precision", "heldout/precision", "query/recall", "query/precision"
+]
+GROUPS = ("data", "model", "resources", "tracking", "space")
+SEED_LIMIT = 2**32
+
+
+class InputError(Exception):
+    """Something the user gave cannot be used; the message says what, where, what is expected and what to do."""
+
+
+def nearest(word: str, words: Sequence[str]) -> str:
+    """Return ' Did you mean ...?' for the nearest of some words, or nothing."""
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+class Model(BaseModel):
+    """Base of all configuration: frozen, and a key that it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class QuerySpec(Model):
+    """One query as a level of the factor `query`: which cells, and what is changed about them (a twin)."""
+
+    of: str | tuple[str, ...] | None = Field(None, description="value(s) of the dataset column; all queries if absent")
+    thin: Share | None = Field(None, description="keep each count with this probability (binomial thinning)")
+    compose: dict[str, Annotated[float, Field(ge=0)]] | None = Field(None, description="share of cells of each label")
+    drop: tuple[str, ...] | None = Field(None, description="labels whose cells are left out")
+
+    @model_validator(mode="after")
+    def _one_make_up(self) -> Self:
+        if self.compose is not None and self.drop is not None:
+            raise ValueError("'compose' and 'drop' both set the make-up of a query: give one of them")
+        if self.compose is not None and sum(self.compose.values()) <= 0:
+            raise ValueError("'compose' needs at least one share above 0")
+        return self
+
+
+class SimulatedQuery(Model):
+    """What is planted in one simulated query."""
+
+    cells: Count
+    depth: Annotated[float, Field(gt=0)] = 1.0
+    novel: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    shift: Annotated[float, Field(ge=0)] = 0.0
+    composition: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+
+
+class SimulateConfig(Model):
+    """Size and difficulty of simulated counts, and the effects planted in its queries."""
+
+    genes: Count
+    reference_cells: Count
+    classes: Annotated[int, Field(strict=True, ge=2)]
+    separation: Annotated[float, Field(gt=0)] = Field(description="standard deviation of log-fold changes by class")
+    depth: Annotated[float, Field(gt=0)] = Field(description="mean counts of a reference cell")
+    batches: Count
+    queries: dict[str, SimulatedQuery]
+
+
+class DataConfig(Model):
+    """Where the cells come from and which of them are reference and query."""
+
+    name: str
+    source: Literal["pbmc68k", "simulated", "combined", "separate"]
+    path: Path | None = Field(None, description="one h5ad with reference and queries (source: combined)")
+    reference: Path | None = Field(None, description="h5ad of the reference (source: separate)")
+    query_paths: dict[str, Path] = Field(default_factory=dict, description="h5ad of each query (source: separate)")
+    simulate: SimulateConfig | None = None
+    dataset_key: str = Field(description="column of obs that tells reference from queries")
+    reference_value: str | tuple[str, ...] = Field(description="its value(s) for reference cells")
+    labels_key: str = Field(description="column of obs with the labels of the reference")
+    truth_key: str | None = Field(None, description="column with true labels of query cells, where known")
+    batch_key: str | None = Field(None, description="column of obs that scVI corrects for")
+    layer: str | None = Field(None, description="layer with raw counts; X if absent")
+    genes: Count | Literal["all"] = Field("all", description="all shared genes, or so many highly variable ones")
+    queries: dict[str, QuerySpec] = Field(default_factory=dict, description="queries and twins; each query if empty")
+    restore_counts: bool = Field(False, description="restore raw counts from log1p values where that is exact")
+    seed: Annotated[int, Field(strict=True, ge=0, lt=SEED_LIMIT)] = Field(0, description="of row order and twins")
+
+    @model_validator(mode="after")
+    def _source_is_complete(self) -> Self:
+        needed = {"combined": ["path"], "separate": ["reference", "query_paths"], "simulated": ["simulate"]}
+        for key in needed.get(self.source, []):
+            if not getattr(self, key):
+                raise ValueError(f"data.source={self.source} needs data.{key}; give it, as in 'data.{key}=...'")
+        return self
+
+
+class ScviSettings(Model):
+    """Settings of the scVI pretraining (and of the networks and minibatches of both stages)."""
+
+    n_layers: Count
+    n_latent: Count
+    n_hidden: Count
+    dropout_rate: Annotated[float, Field(ge=0, lt=1)]
+    norm: Literal["batch", "layer", "none"] = Field(description="normalisation inside the networks")
+    gene_likelihood: Literal["zinb", "nb", "poisson"]
+    dispersion: Literal["gene", "gene-batch", "gene-cell"]
+    batch_size: Annotated[int, Field(strict=True, ge=2)] = Field(description="minibatch size of both stages")
+    max_epochs: Count
+    extra: dict[str, Any] = Field(default_factory=dict, description="further keyword arguments of scvi.model.SCVI")
+
+
+class ScanviSettings(Model):
+    """Settings of the scANVI fine-tuning."""
+
+    linear_classifier: StrictBool
+    n_samples_per_label: Count | Literal["all"]
+    max_epochs: Count
+    classification_ratio: Annotated[float, Field(ge=0)]
+    protocol: Literal["joint", "surgery"] = Field(description="train with the query, or map it onto the reference")
+    surgery_epochs: Count = Field(description="epochs on the query (protocol: surgery)")
+    extra: dict[str, Any] = Field(default_factory=dict, description="further keyword arguments of scvi.model.SCANVI")
+
+
+class Settings(Model):
+    """Everything that a factor may vary: the data condition and the settings of both stages."""
+
+    query: str | None = Field(None, description="which query; the first of data.queries if absent")
+    query_cells: Count | Literal["all"] = Field("all", description="the first so many query cells")
+    budget: Literal["epochs", "steps"] = Field("epochs", description="epochs as stated, or matched in optimiser steps")
+    scvi: ScviSettings
+    scanvi: ScanviSettings
+
+
+class Resources(Model):
+    """What one stage may use, how many run at once, and where."""
+
+    engine: Literal["stock"] = Field(description="training step: scvi-tools' own")
+    accelerator: Literal["cpu", "gpu"]
+    cpus: Count = Field(description="CPU threads of a stage")
+    gpus: Annotated[float, Field(ge=0)] = Field(description="GPUs of a stage; fractions share one")
+    memory_gib: Annotated[float, Field(gt=0)] | None = Field(None, description="memory reserved for a stage")
+    concurrent: Count | None = Field(None, description="stages at once; as many as fit if absent")
+    address: str = Field("local", description="'local', 'auto', or the address of a Ray cluster")
+
+    @model_validator(mode="after")
+    def _gpu_means_gpu(self) -> Self:
+        if (self.accelerator == "gpu") != (self.gpus > 0):
+            raise ValueError(f"accelerator={self.accelerator} does not go with gpus={self.gpus}")
+        return self
+
+
+class Tracking(Model):
+    """Where MLflow keeps runs and artifacts."""
+
+    uri: str | None = Field(None, description="tracking server; mlruns/mlflow.db if absent")
+    directory: Path = Field(Path("mlruns"), description="folder of the local database and artifacts")
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(5000, description="port of `scanvi-study ui`")
+
+
+class Domain(Model):
+    """A range that a random design draws from."""
+
+    type: Literal["uniform", "loguniform", "randint"]
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.high <= self.low or (self.type == "loguniform" and self.low <= 0):
+            raise ValueError(f"a {self.type} range needs {'0 < ' if self.type == 'loguniform' else ''}low < high")
+        return self
+
+
+class FactorSpec(Model):
+    """The levels of one factor (or the range a random design draws from) and its role."""
+
+    levels: tuple[Level, ...] | Literal["all"] | None = Field(None, description="'all': every query (for `query` only)")
+    domain: Domain | None = None
+    role: Literal["data", "parameter"] | None = Field(None, description="follows from the name if absent")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inline_domain(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and "type" in value:
+            role = {"role": value["role"]} if "role" in value else {}
+            return {"domain": {k: v for k, v in value.items() if k != "role"}, **role}
+        return value
+
+    @model_validator(mode="after")
+    def _levels_or_domain(self) -> Self:
+        if (self.levels is None) == (self.domain is None):
+            raise ValueError("a factor needs 'levels: [...]', or 'type', 'low' and 'high' in a random design")
+        if isinstance(self.levels, tuple):
+            if len(self.levels) < 2:
+                raise ValueError(
+                    f"a factor needs at least 2 levels, found {list(self.levels)}; a fixed value is no factor"
+                )
+            if len({(type(level), level) for level in self.levels}) < len(self.levels):
+                raise ValueError(f"levels {list(self.levels)} contain a duplicate; name each level once")
+        return self
+
+
+class Crossed(Model):
+    """Replicates in which training seeds and held-out folds are crossed."""
+
+    seeds: Count
+    folds: Annotated[int, Field(strict=True, ge=2)]
+
+
+class SearchSpace(Model):
+    """What varies, and how often the whole design is repeated."""
+
+    name: str
+    design: Literal["factorial", "random"]
+    factors: dict[str, FactorSpec] = Field(min_length=1)
+    replicates: Count | Crossed
+    folds: Annotated[int, Field(strict=True, ge=2)] = Field(3, description="parts of the reference held out in turn")
+    points: Count | None = Field(None, description="settings drawn by a random design")
+
+    @model_validator(mode="after")
+    def _design_fits(self) -> Self:
+        drawn = [name for name, factor in self.factors.items() if factor.domain is not None]
+        if self.design == "factorial" and drawn:
+            raise ValueError(f"a factorial design needs levels for {', '.join(drawn)}; or say 'design: random'")
+        if [name for name, factor in self.factors.items() if factor.levels == "all" and name != "query"]:
+            raise ValueError("'levels: all' means every query, so it belongs to the factor 'query' alone")
+        if (self.design == "random") != (self.points is not None):
+            raise ValueError("'points' (how many settings to draw) belongs to 'design: random', and only there")
+        return self
+
+
+def _study_name(name: str) -> str:
+    if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith(".") or len(name) > 100:
+        raise ValueError(
+            f"study name {name!r} must be 1 to 100 letters, digits, '-', '_' or '.', not starting with '.'"
+        )
+    return name
+
+
+class StudyConfig(Settings):
+    """A whole study: data, what varies, settings, resources and tracking."""
+
+    name: Annotated[str, AfterValidator(_study_name)]
+    root: Path = Field(Path("studies"), description="folder that holds one folder per study")
+    outcomes: tuple[Outcome, ...] = Field(min_length=1, description="what is attributed: cells / per-class metric")
+    data: DataConfig
+    space: SearchSpace
+    resources: Resources
+    tracking: Tracking
+
+    @property
+    def directory(self) -> Path:
+        """The folder of this study, absolute: Ray changes directory, so no path may stay relative."""
+        return self.root.absolute() / self.name
+
+    def settings(self, levels: Mapping[str, Level]) -> Settings:
+        """Return the settings with some dotted names set to the levels of a design point.
+
+        Raises
+        ------
+        InputError
+            If a name is no setting, or a level does not fit it.
+        """
+        values = self.model_dump(include=set(Settings.model_fields))
+        for name, level in levels.items():
+            *parents, leaf = name.split(".")
+            target = values
+            for parent in parents:
+                target = target.get(parent, {}) if isinstance(target.get(parent), dict) else {}
+            if leaf not in target and parents[-1:] != ["extra"]:
+                known = list(setting_names(values))
+                raise InputError(
+                    f"space.factors: {name!r} is no setting that can vary.{nearest(name, known)} "
+                    f"Settings are: {', '.join(known)}."
+                )
+            target[leaf] = level
+        try:
+            return Settings.model_validate(values)
+        except PydanticError as error:
+            raise InputError(_explain(error, "space.factors: ", Settings)) from None
+
+
+def setting_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of all settings that a factor may vary."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and key != "extra":
+            yield from setting_names(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def home() -> Path:
+    """The folder with `conf/` and `search_spaces/`: the working directory, or what the package brings."""
+    here = Path.cwd()
+    if (here / "conf" / "study.yaml").is_file():
+        return here
+    return packaged_home()
+
+
+def packaged_home() -> Path:
+    """The folder with the `conf/` and `search_spaces/` that came with the package."""
+    installed = Path(__file__).parent / "home"
+    return installed if installed.is_dir() else Path(__file__).parent.parent
+
+
+def compose(overrides: Sequence[str] = ()) -> StudyConfig:
+    """Compose `conf/` with overrides in Hydra's syntax and validate the result.
+
+    Parameters
+    ----------
+    overrides
+        Such as ``data=forum``, ``space=forum``, ``scvi.max_epochs=50``.
+
+    Raises
+    ------
+    InputError
+        With one message that names the key, what was found and what is expected.
+    """
+    root = home()
+    try:
+        with initialize_config_dir(str(root / "conf"), version_base="1.3"):
+            # Search spaces live beside conf/, so that the top level shows what a study varies.
+            search_path = f"hydra.searchpath=[file://{root}]"
+            composed = hydra_compose("study", [search_path, *map(_as_hydra, overrides)])
+        values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(f"configuration: {_hydra_message(error, root)}") from None
+    return validate(values)
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
+    """Read a whole configuration from one YAML file (such as `best.yaml`) and apply overrides.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is no YAML mapping, or does not validate.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read as YAML ({error}); expected a file written by 'export'.") from None
+    if not isinstance(values, dict):
+        raise InputError(
+            f"{path}: expected a mapping of settings as written by 'export', found {type(values).__name__}."
+        )
+    values.pop("chosen", None)
+    try:
+        merged = OmegaConf.merge(OmegaConf.create(values), OmegaConf.from_dotlist(list(overrides)))
+    except OmegaConfBaseException as error:
+        raise InputError(f"{path} with overrides {list(overrides)}: {error}") from None
+    return validate(OmegaConf.to_container(merged, resolve=True), f"{path}: ")
+
+
+def validate(values: Any, where: str = "") -> StudyConfig:
+    """Validate composed values; raise `InputError` with every problem in one message."""
+    try:
+        return StudyConfig.model_validate(values)
+    except PydanticError as error:
+        raise InputError(_explain(error, where, StudyConfig)) from None
+
+
+def dump(config: BaseModel) -> dict[str, Any]:
+    """Return a configuration as plain values that YAML and JSON can hold."""
+    return config.model_dump(mode="json")
+
+
+def _as_hydra(override: str) -> str:
+    """Let an override set any key, so that a misspelt one reaches the validation, which names its neighbour."""
+    key, separator, value = override.partition("=")
+    if not separator:
+        raise InputError(f"override {override!r}: expected key=value, as in 'scvi.max_epochs=50'.")
+    if key == "space":
+        return f"search_spaces@space={value}"
+    return override if key in GROUPS or key[:1] in "+~" else f"++{override}"
+
+
+def _hydra_message(error: Exception, root: Path) -> str:
+    message = " ".join(str(error).split())
+    if "Could not find 'search_spaces/" in message:
+        names = sorted(path.stem for path in (root / "search_spaces").glob("*.yaml"))
+        name = message.split("'search_spaces/")[1].split("'")[0]
+        where = root / "search_spaces"
+        return f"there is no search space {name!r} in {where}.{nearest(name, names)} Found: {', '.join(names)}."
+    return message
+
+
+def _explain(error: PydanticError, where: str, root: type[BaseModel]) -> str:
+    """Turn pydantic's problems into sentences with the dotted key, what was found and a neighbour."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        loc = [str(part) for part in problem["loc"]]
+        key = ".".join(loc) or "configuration"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = f"is no known key.{nearest(loc[-1], _fields_at(root, loc[:-1]))}"
+        elif problem["type"] != "value_error" and not isinstance(problem["input"], dict):
+            message = f"{message}, found {problem['input']!r}."
+        lines.append(f"{where}{key}: {message}")
+    return "\n".join(dict.fromkeys(lines))
+
+
+def _fields_at(model: type[BaseModel], loc: Sequence[str]) -> list[str]:
+    """Names of the fields of the model found by walking down a location."""
+    for part in loc:
+        field = model.model_fields.get(part)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return []
+        model = field.annotation
+    return list(model.model_fields)

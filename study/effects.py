@@ -1,0 +1,205 @@
+"""Effects in percentage points: differences and means with the error of their own stratum, and their correction.
+
+Everything is paired within replicates: a difference is taken inside each replicate first, so that what a replicate
+shares (its held-out cells, its seed) cancels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy import stats
+
+from study.anova import Floats, Layout, Squares
+from study.config import Level
+
+LEVEL = 0.95
+Kind = Literal["mean", "marginal", "simple"]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What is compared: a factor's level with its baseline, overall or at one level of another factor.
+
+    Attributes
+    ----------
+    kind
+        ``mean`` (a level alone), ``marginal`` (level minus baseline, averaged over everything else) or ``simple``
+        (the same at one level of another factor).
+    at
+        Name and level of the other factor; None unless simple.
+    """
+
+    kind: Kind
+    factor: str
+    level: Level
+    baseline: Level | None = None
+    at: tuple[str, Level] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """Estimates of contrasts with t intervals and p values, each ``[..., contrast]``, in the units of the table."""
+
+    estimate: Floats
+    se: Floats
+    df: Floats
+    lower: Floats
+    upper: Floats
+    p: Floats
+
+    def __getitem__(self, index: Any) -> Compared:
+        """Return the comparisons of some of the tables."""
+        return Compared(**{name: array[index] for name, array in vars(self).items()})
+
+
+def contrasts_of(layout: Layout, baselines: Mapping[str, Level] | None = None) -> tuple[Contrast, ...]:
+    """Return the marginal means, the marginal differences and the simple effects of a design, in this order.
+
+    Parameters
+    ----------
+    layout
+        The design.
+    baselines
+        Baseline level by factor name, where it is not the first level.
+
+    Raises
+    ------
+    ValueError
+        If a baseline is not a level of its factor.
+    """
+    chosen = dict(baselines or {})
+    pairs = []
+    for factor in layout.factors:
+        baseline = chosen.get(factor.name, factor.levels[0])
+        if baseline not in factor.levels:
+            raise ValueError(f"Baseline {baseline!r} is no level of {factor.name!r}: {list(factor.levels)}.")
+        pairs += [(factor.name, level, baseline) for level in factor.levels if level != baseline]
+    means = [Contrast("mean", factor.name, level) for factor in layout.factors for level in factor.levels]
+    marginal = [Contrast("marginal", *pair) for pair in pairs]
+    simple = [
+        Contrast("simple", *pair, at=(other.name, level))
+        for pair in pairs
+        for other in layout.factors
+        if other.name != pair[0]
+        for level in other.levels
+    ]
+    return (*means, *marginal, *simple)
+
+
+def weights_of(contrasts: Sequence[Contrast], layout: Layout) -> Floats:
+    """Return the weights of contrasts on the cells, ``[contrast, cell]``."""
+    return np.array([_weights(contrast, layout) for contrast in contrasts])
+
+
+def _weights(contrast: Contrast, layout: Layout) -> Floats:
+    """Return a contrast's weights on the cells as the product of one vector per factor."""
+    weights = np.ones(1)
+    for factor in layout.factors:
+        along = np.full(len(factor.levels), 1 / len(factor.levels))
+        if factor.name == contrast.factor:
+            along = np.eye(len(factor.levels))[factor.levels.index(contrast.level)]
+            if contrast.baseline is not None:
+                along = along - np.eye(len(factor.levels))[factor.levels.index(contrast.baseline)]
+        elif contrast.at is not None and factor.name == contrast.at[0]:
+            along = np.eye(len(factor.levels))[factor.levels.index(contrast.at[1])]
+        weights = np.kron(weights, along)
+    return weights
+
+
+def compare(weights: Floats, found: Squares, layout: Layout) -> Compared:
+    """Estimate contrasts, each with the error of the strata that it draws on.
+
+    A contrast w has the variance sum over strata of |its part there|^2 MS_E,s / K. Within one stratum that is the
+    usual t test; across strata (a query compared at one epoch level) the degrees of freedom are Satterthwaite's.
+
+    Parameters
+    ----------
+    weights
+        Weights on the cells, ``[contrast, cell]``.
+    found
+        Sums of squares of one or many tables.
+    layout
+        The design.
+    """
+    parts = weights @ layout.rotation
+    return t_tests(found.mean @ parts.T, stratum_variances(parts, found, layout), error_dfs(found))
+
+
+def stratum_variances(parts: Floats, found: Squares, layout: Layout) -> Floats:
+    """Return what each stratum, and last the block, adds to the variance of contrasts, ``[..., contrast, stratum]``.
+
+    Parameters
+    ----------
+    parts
+        Contrasts on the rotated columns, ``[contrast, column]``.
+    """
+    # The mean's own column moves with the block, which column_stratum calls -1.
+    member = (layout.column_stratum[:, None] == np.array([*range(len(layout.strata)), -1])).astype(float)
+    block = found.block[..., None] / (found.replicates - 1)
+    mean_squares = np.concatenate([found.error_mean_squares, block], axis=-1)
+    variances: Floats = (parts**2 @ member) * mean_squares[..., None, :] / found.replicates
+    return variances
+
+
+def error_dfs(found: Squares) -> Floats:
+    """Return the degrees of freedom of each stratum's error and, last, of the block."""
+    return np.array([*found.error_df, found.replicates - 1], dtype=float)
+
+
+def t_tests(estimate: Floats, variance: Floats, df: Floats) -> Compared:
+    """Return t intervals for estimates whose variance is a sum over strata.
+
+    Parameters
+    ----------
+    estimate
+        ``[..., contrast]``.
+    variance
+        Share of each stratum in the variance, ``[..., contrast, stratum]``.
+    df
+        Degrees of freedom of each stratum, ``[stratum]``.
+    """
+    total = variance.sum(axis=-1)
+    weight = (variance**2 / df).sum(axis=-1)
+    # With no variance at all any degrees of freedom do: the interval has no width.
+    own_df = np.divide(total**2, weight, out=np.full_like(total, df.max()), where=weight > 0)
+    se = np.sqrt(total)
+    half = stats.t.ppf((1 + LEVEL) / 2, own_df) * se
+    size = np.divide(np.abs(estimate), se, out=np.where(np.abs(estimate) > 1e-9, np.inf, 0.0), where=se > 0)
+    return Compared(estimate, se, own_df, estimate - half, estimate + half, 2 * stats.t.sf(size, own_df))
+
+
+def holm(p: Floats, weights: Floats | None = None) -> Floats:
+    """Return p values adjusted by Holm's method, with weights by how much of the error each may use.
+
+    Parameters
+    ----------
+    p
+        p values of the whole family, ``[...]``.
+    weights
+        Positive weights of the same shape; equal if None (Holm 1979, section 5 has the weighted form).
+    """
+    flat = p.ravel()
+    weight = np.ones_like(flat) if weights is None else weights.ravel()
+    order = np.argsort(flat / weight)
+    left = np.cumsum(weight[order][::-1])[::-1]
+    adjusted = np.empty_like(flat)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(flat[order] / weight[order] * left))
+    return adjusted.reshape(p.shape)
+
+
+def adjust_effects(p: Floats, contrasts: Sequence[Contrast]) -> Floats:
+    """Return p values adjusted by Holm over all differences of all tables, ``[table, contrast]``; NaN for means.
+
+    The many simple effects together get half of the error and the few marginal differences the other half, so that
+    looking at details does not hide what holds overall.
+    """
+    kinds = np.array([contrast.kind for contrast in contrasts])
+    weights = np.array([1 / max(1, int((kinds == kind).sum())) for kind in kinds])
+    adjusted = np.full_like(p, np.nan)
+    tested = kinds != "mean"
+    adjusted[:, tested] = holm(p[:, tested], np.broadcast_to(weights[tested], p[:, tested].shape))
+    return adjusted

@@ -1,0 +1,212 @@
+"""The settings that hold up: the candidate whose worst condition has the best held-out macro recall.
+
+Differences are paired by replicate; one smaller than its standard error is a tie, and the cheaper candidate wins it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from study import files
+from study.config import Settings, StudyConfig, dump
+from study.plan import Plan, PlannedTrial
+from study.results import Result
+
+METRIC = "heldout/macro_recall"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen settings, and the table they were chosen from.
+
+    Attributes
+    ----------
+    settings
+        Of the chosen candidate.
+    table
+        One row per candidate, best first: its parameters, worst condition, mean of `METRIC` there, difference to the
+        best and its standard error over replicates, optimiser steps, and whether it ties with the best.
+    reason
+        One sentence.
+    """
+
+    settings: Settings
+    table: pd.DataFrame
+    reason: str
+
+
+def choose(plan: Plan, results: Mapping[str, Result]) -> Choice:
+    """Choose among the settings of a study.
+
+    Parameters
+    ----------
+    plan
+        The study's plan.
+    results
+        Results of whole replicates.
+
+    Raises
+    ------
+    ValueError
+        If no replicate is whole.
+    """
+    parameters = [factor.name for factor in plan.factors if factor.role == "parameter"]
+    rows: list[dict[str, Any]] = []
+    members: dict[tuple[Any, ...], PlannedTrial] = {}
+    for planned in plan.trials:
+        if planned.key not in results:
+            continue
+        candidate = tuple((name, planned.levels[name]) for name in parameters)
+        members.setdefault(candidate, planned)
+        rows.append(
+            {
+                "candidate": candidate,
+                "condition": ", ".join(f"{n}={v}" for n, v in planned.levels.items() if n not in parameters) or "all",
+                "replicate": planned.trial.replicate.index,
+                "recall": results[planned.key].metrics[METRIC],
+                "steps": planned.steps,
+            }
+        )
+    if not rows:
+        raise ValueError("no replicate of the study is whole yet")
+    return _decide(pd.DataFrame(rows), members)
+
+
+def write(config: StudyConfig, plan: Plan, results: Mapping[str, Result]) -> tuple[Choice, Path]:
+    """Choose, and write `best.yaml`, `best.csv` (the table) and `best.py` (a plain script) into the study's folder."""
+    choice = choose(plan, results)
+    path = config.directory / "best.yaml"
+    files.write(path, yaml.safe_dump(best_config(config, choice), sort_keys=False, allow_unicode=True).encode())
+    files.write(path.with_suffix(".csv"), choice.table.to_csv(index=False).encode())
+    files.write(path.with_suffix(".py"), snippet(config, choice.settings).encode())
+    return choice, path
+
+
+def _decide(trials: pd.DataFrame, members: Mapping[tuple[Any, ...], PlannedTrial]) -> Choice:
+    means = trials.groupby(["candidate", "condition"])["recall"].mean()
+    worst = means.groupby("candidate").idxmin().map(lambda pair: pair[1])
+    steps = trials.groupby("candidate")["steps"].mean()
+    series = {
+        c: trials[(trials.candidate == c) & (trials.condition == worst[c])].set_index("replicate").recall
+        for c in worst.index
+    }
+    best = max(series, key=lambda c: (series[c].mean(), -steps[c]))
+    rows = []
+    for candidate, values in series.items():
+        difference = (series[best] - values).dropna()
+        k = difference.size
+        error = float(difference.std(ddof=1) / np.sqrt(k)) if k > 1 else float("nan")
+        gap = float(difference.mean())
+        rows.append(
+            {
+                **dict(candidate),
+                "worst condition": worst[candidate],
+                "recall there": float(values.mean()),
+                "behind best": gap,
+                "standard error": error,
+                "steps": float(steps[candidate]),
+                # With one replicate nothing is known of the error, so only equal means tie.
+                "tie": candidate == best or (gap < error if k > 1 else gap == 0),
+                "candidate": candidate,
+            }
+        )
+    table = pd.DataFrame(rows).sort_values(["recall there", "steps"], ascending=[False, True]).reset_index(drop=True)
+    ties = table[table.tie].sort_values("steps", kind="stable")
+    chosen = ties.iloc[0]
+    reason = (
+        f"worst condition ({chosen['worst condition']}) has held-out macro recall {chosen['recall there']:.3f}, "
+        f"mean over {trials.replicate.nunique()} replicates; {len(ties)} of {len(table)} candidates are within one "
+        "standard error of the best, and this is the cheapest of them"
+    )
+    table.insert(0, "chosen", table.candidate == chosen.candidate)
+    settings = members[chosen.candidate].trial.settings
+    return Choice(settings, table.drop(columns="candidate"), reason)
+
+
+def best_config(config: StudyConfig, choice: Choice) -> dict[str, Any]:
+    """Return the whole configuration with the chosen settings, and what they were chosen from, for `best.yaml`."""
+    values = dump(config)
+    chosen = dump(choice.settings)
+    values |= {"scvi": chosen["scvi"], "scanvi": chosen["scanvi"], "budget": "epochs"}
+    parameters = choice.table.columns[1 : list(choice.table.columns).index("worst condition")]
+    winner = choice.table[choice.table.chosen].iloc[0]
+    runners = choice.table[~choice.table.chosen].head(3)
+    values["chosen"] = {
+        "study": config.name,
+        "reason": choice.reason,
+        "settings": {name: _plain(winner[name]) for name in parameters},
+        "over": [
+            {**{name: _plain(row[name]) for name in parameters}, "recall there": round(float(row["recall there"]), 4)}
+            for _, row in runners.iterrows()
+        ],
+    }
+    return values
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def snippet(config: StudyConfig, settings: Settings) -> str:
+    """Return the chosen settings as a plain scvi-tools script, without this package."""
+    scvi, scanvi = settings.scvi, settings.scanvi
+    norms = {"batch": ("both", "none"), "layer": ("none", "both"), "none": ("none", "none")}[scvi.norm]
+    samples = None if scanvi.n_samples_per_label == "all" else scanvi.n_samples_per_label
+    references = config.data.reference_value
+    values = [references] if isinstance(references, str) else list(references)
+    return f'''"""Label transfer with scvi-tools alone; settings chosen by the study {config.name!r}."""
+
+import anndata
+import scvi
+
+scvi.settings.seed = 0
+adata = anndata.read_h5ad({str(config.data.path or "joint.h5ad")!r})  # reference and query, raw counts
+is_reference = adata.obs[{config.data.dataset_key!r}].astype(str).isin({values!r})
+adata.obs["label"] = adata.obs[{config.data.labels_key!r}].astype(str).where(is_reference, "Unknown")
+
+scvi.model.SCVI.setup_anndata(adata, layer={config.data.layer!r}, batch_key={config.data.batch_key!r})
+vae = scvi.model.SCVI(
+    adata,
+    n_layers={scvi.n_layers},
+    n_latent={scvi.n_latent},
+    n_hidden={scvi.n_hidden},
+    dropout_rate={scvi.dropout_rate},
+    gene_likelihood={scvi.gene_likelihood!r},
+    dispersion={scvi.dispersion!r},
+    use_batch_norm={norms[0]!r},
+    use_layer_norm={norms[1]!r},{_extra(scvi.extra)}
+)
+vae.train(max_epochs={scvi.max_epochs}, train_size=1.0, batch_size={scvi.batch_size})
+
+scvi.settings.seed = 0
+lvae = scvi.model.SCANVI.from_scvi_model(
+    vae,
+    unlabeled_category="Unknown",
+    labels_key="label",
+    linear_classifier={scanvi.linear_classifier},{_extra(scanvi.extra)}
+)
+lvae.train(
+    max_epochs={scanvi.max_epochs},
+    n_samples_per_label={samples},
+    train_size=1.0,
+    batch_size={scvi.batch_size},
+    plan_kwargs={{"classification_ratio": {scanvi.classification_ratio}}},
+)
+soft = lvae.predict(soft=True)
+adata.obs["predicted"], adata.obs["confidence"] = soft.idxmax(axis=1), soft.max(axis=1)
+'''
+
+
+def _extra(extra: Mapping[str, Any]) -> str:
+    parts = []
+    for name, value in extra.items():
+        shown = f"__import__('torch').nn.functional.{value}" if name == "var_activation" else repr(value)
+        parts.append(f"\n    {name}={shown},")
+    return "".join(parts)

@@ -1,0 +1,138 @@
+"""Tables with missing trials: a mixed model that keeps the trainings that trials share.
+
+Pretraining and fine-tuning runs are random terms (REML), replicates are blocks. What it finds is put as the sums of
+squares of an equivalent balanced table, so that shares, intervals and tests are the same code.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import statsmodels.api as sm
+from numpy.typing import NDArray
+from statsmodels.regression.mixed_linear_model import MixedLM, VCSpec
+
+from study.anova import Floats, Layout, Squares
+from study.effects import Compared, error_dfs, stratum_variances, t_tests
+
+
+@dataclass(frozen=True, eq=False)
+class Unbalanced:
+    """A mixed model's fit of one table: equivalent sums of squares, and the covariance of the rotated mean.
+
+    Attributes
+    ----------
+    squares
+        Sums of squares of the balanced table with the same tests.
+    covariance
+        Covariance of the columns, ``[column, column]``.
+    """
+
+    squares: Squares
+    covariance: Floats
+
+
+def fit_unbalanced(table: Floats, layout: Layout) -> Unbalanced:
+    """Fit a table with missing trials.
+
+    Parameters
+    ----------
+    table
+        Values ``[replicate, cell]``, NaN where missing. Each cell must be there in some replicate.
+    layout
+        The design.
+
+    Notes
+    -----
+    eta = block + all effects + one random term per stratum but the last, by REML. Degrees of freedom are those of
+    containment: units of a stratum, less the units above, less the effects that it holds.
+
+    Raises
+    ------
+    ValueError
+        If too few trials are left for some stratum's error, or the model does not converge.
+    """
+    replicate, cell = np.nonzero(np.isfinite(table))
+    units = [_units(replicate, cell, layout, s) for s in range(len(layout.strata))]
+    counts = np.array([len(np.unique(replicate)), *(len(np.unique(unit)) for unit in units)])
+    df = np.diff(counts) - layout.stratum_df
+    if (df < 1).any():
+        short = ", ".join(layout.strata[s].name for s in np.flatnonzero(df < 1))
+        raise ValueError(f"too few trials are left to tell chance from causes ({short})")
+    blocks = (replicate[:, None] == np.unique(replicate)).astype(float)
+    exog = np.column_stack([blocks, layout.rotation[cell, 1:]])
+    if np.linalg.matrix_rank(exog) < exog.shape[1]:
+        raise ValueError("too few trials are left: some effects cannot be told apart")
+
+    values, scale = table[replicate, cell], float(np.nanstd(table))
+    # The scale is arbitrary to the model, and not to its optimiser.
+    variances = _reml(values / scale, exog, replicate, units[:-1]) * scale**2
+    same = sum(v * (unit[:, None] == unit) for v, unit in zip(variances, units, strict=True))
+    found = sm.GLS(values, exog, sigma=same).fit()
+    return _as_balanced(np.asarray(found.params), np.asarray(found.normalized_cov_params), df, counts[0], layout)
+
+
+def _units(replicate: NDArray[np.intp], cell: NDArray[np.intp], layout: Layout, stratum: int) -> NDArray[np.intp]:
+    """Return the unit of a stratum (a training, or a snapshot of one) that each trial belongs to."""
+    above = {name for s in layout.strata[: stratum + 1] for name in s.factors}
+    codes = np.unravel_index(cell, layout.levels)
+    kept = [code for code, factor in zip(codes, layout.factors, strict=True) if factor.name in above]
+    return np.unique(np.column_stack([replicate, *kept]), axis=0, return_inverse=True)[1].ravel()
+
+
+def _reml(values: Floats, exog: Floats, replicate: NDArray[np.intp], units: list[NDArray[np.intp]]) -> Floats:
+    """Return the variance of each random term and, last, of what is left."""
+    if not units:
+        return np.array([sm.OLS(values, exog).fit().scale])
+    own = [[unit[replicate == group] for group in np.unique(replicate)] for unit in units]
+    columns = [[[str(name) for name in np.unique(one)] for one in term] for term in own]
+    matrices = [[(one[:, None] == np.unique(one)).astype(float) for one in term] for term in own]
+    terms = VCSpec([str(s) for s in range(len(units))], columns, matrices)
+    with warnings.catch_warnings():
+        # A variance of 0 is an ordinary result here; whether it converged is checked below.
+        warnings.simplefilter("ignore")
+        found = MixedLM(values, exog, replicate, exog_vc=terms).fit(reml=True, method=["lbfgs", "powell"])
+    if not (found.converged and np.isfinite(found.vcomp).all()):
+        raise ValueError("the mixed model did not converge on the trials that are left")
+    return np.array([*found.vcomp, found.scale])
+
+
+def _as_balanced(params: Floats, covariance: Floats, df: NDArray[np.intp], blocks: int, layout: Layout) -> Unbalanced:
+    """Return the sums of squares of the balanced table that would give the same Wald tests."""
+    root = np.sqrt(layout.cells)
+    rotate = np.zeros((layout.cells, len(params)))
+    rotate[0, :blocks] = root / blocks
+    rotate[1:, blocks:] = np.eye(layout.cells - 1)
+    mean, covariance = rotate @ params, rotate @ covariance @ rotate.T
+    columns = [layout.column_stratum == s for s in range(len(layout.strata))]
+    mean_squares = np.array([blocks * np.diag(covariance)[mine].mean() for mine in columns])
+    effect = []
+    for t, term in enumerate(layout.terms):
+        mine = np.flatnonzero(layout.column_term == t)
+        wald = mean[mine] @ np.linalg.solve(covariance[np.ix_(mine, mine)], mean[mine])
+        effect.append(wald * mean_squares[term.stratum])
+    block = layout.cells * ((params[:blocks] - params[:blocks].mean()) ** 2).sum()
+    squares = Squares(mean, np.array(effect), mean_squares * df, df, np.asarray(block), blocks)
+    return Unbalanced(squares, covariance)
+
+
+def compare_unbalanced(weights: Floats, fit: Unbalanced, layout: Layout) -> Compared:
+    """Estimate contrasts with the model's own covariance.
+
+    Parameters
+    ----------
+    weights
+        Weights on the cells, ``[contrast, cell]``.
+    fit
+        The fitted table.
+    layout
+        The design.
+    """
+    parts = weights @ layout.rotation
+    balanced = stratum_variances(parts, fit.squares, layout)
+    exact = np.einsum("ci,ij,cj->c", parts[:, 1:], fit.covariance[1:, 1:], parts[:, 1:])
+    within = balanced[:, :-1].sum(axis=-1)
+    balanced[:, :-1] *= np.divide(exact, within, out=np.ones_like(within), where=within > 0)[:, None]
+    return t_tests(parts @ fit.squares.mean, balanced, error_dfs(fit.squares))

@@ -1,0 +1,286 @@
+"""The numbers behind the report's charts, as plain values that JSON can hold; the page draws them.
+
+Everything is given once, by position: classes, factors, conditions and settings are lists, and trials hold indices
+into them, so that 5,000 trials of 60 classes stay a page that a browser opens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from study.config import Level
+from study.design import Factor
+from study.findings import Attribution, Effect, StudyAttribution
+from study.plan import Condition, Plan, PlannedTrial
+from study.results import MACRO, OVERALL, Result
+
+# Enough to see what matters; effects.csv has them all.
+MOST_EFFECTS = 60
+MOST_SCHEDULES = 100
+LABELS = {
+    "heldout/recall": ("Held-out recall", "on cells that no training saw: what to trust"),
+    "train/recall": ("Training recall", "on the cells that were trained on: flatters"),
+    "train/precision": ("Training precision", "the forum's number: what people look at"),
+}
+PLACES = {"heldout": "held-out cells", "train": "training cells", "query": "query cells"}
+SUMMARIES = {MACRO: "Mean of all classes (macro)", OVERALL: "All cells together (overall)"}
+Json = dict[str, Any]
+Key = TypeVar("Key", bound=Hashable)
+
+
+def word(level: Level | None) -> str:
+    """Return a level as it is written in a search space; what was drawn from a range with five digits."""
+    if isinstance(level, float):
+        return f"{level:.5g}"
+    return str(level).lower() if isinstance(level, bool) else str(level)
+
+
+def short(factor: str) -> str:
+    """Return a factor's name without the stage it belongs to."""
+    return factor.rpartition(".")[2]
+
+
+def class_label(name: str) -> str:
+    """Return a class's name, or what a summary over classes is called."""
+    return SUMMARIES.get(name, name)
+
+
+def outcome_label(outcome: str) -> tuple[str, str]:
+    """Return what an outcome is called, and which cells it is measured on."""
+    part, _, metric = outcome.partition("/")
+    place = PLACES.get(part, part)
+    return LABELS.get(outcome, (f"{metric} on {place}".capitalize(), f"on {place}"))
+
+
+def condition_label(condition: Condition) -> str:
+    """Return a condition in words."""
+    return f"{condition.query}, {condition.cells:,} cells" if condition.cells else condition.query
+
+
+def class_names(results: Mapping[str, Result]) -> list[str]:
+    """Return the summaries and the classes of a study, in order; nothing where nothing is finished."""
+    found = dict.fromkeys(name for result in results.values() for name in result.classes)
+    return [MACRO, OVERALL, *found] if found else []
+
+
+def chart_data(
+    plan: Plan, results: Mapping[str, Result], attribution: StudyAttribution | None, outcomes: Sequence[str]
+) -> Json:
+    """Return what the charts show.
+
+    Parameters
+    ----------
+    plan
+        The design, with every trial in it.
+    results
+        Finished trials by key.
+    attribution
+        Shares and effects, where there are any.
+    outcomes
+        Such as ``heldout/recall``.
+    """
+    names = class_names(results)
+    found = {(one.outcome, one.class_name): one for one in attribution.attributions} if attribution else {}
+    conditions = positions(trial.condition for trial in plan.trials)
+    return {
+        "outcomes": [dict(zip(("key", "label", "hint"), (key, *outcome_label(key)), strict=True)) for key in outcomes],
+        "classes": [class_label(name) for name in names],
+        "factors": [
+            {"short": short(factor.name), "role": factor.role, "levels": [word(level) for level in factor.levels]}
+            for factor in plan.factors
+        ],
+        "conditions": [{"label": condition_label(one), "query": one.query, "cells": one.cells} for one in conditions],
+        "t95": [round(float(stats.t.ppf(0.975, df)), 4) for df in range(1, 31)],
+        "trials": _trials(plan, results, names, outcomes, conditions),
+        "attributions": {
+            key: [_attribution(found[key, name]) if (key, name) in found else None for name in names]
+            for key in outcomes
+        },
+        "confusion": _confusions(plan, results, conditions),
+    }
+
+
+def trial_map(plan: Plan, results: Mapping[str, Result], failures: Mapping[str, str]) -> Json:
+    """Return which trials are not run (0), failed (1) or finished (2): a row per replicate, a column per point."""
+    points = positions(trial.trial.levels for trial in plan.trials)
+    status: dict[int, list[int]] = {}
+    for trial in plan.trials:
+        row = status.setdefault(trial.trial.replicate.index, [0] * len(points))
+        row[points[trial.trial.levels]] = 2 if trial.key in results else int(trial.key in failures)
+    return {"points": [point_label(point) for point in points], "status": list(status.values())}
+
+
+def schedules(plan: Plan, results: Mapping[str, Result]) -> tuple[pd.DataFrame, Json]:
+    """Return what each schedule really did, and how often each labelled cell was drawn, by class and schedule."""
+    groups: dict[tuple[Any, ...], list[tuple[int, Result]]] = {}
+    for trial in plan.trials:
+        if trial.key in results:
+            result, sampled = results[trial.key], trial.trial.settings.scanvi.n_samples_per_label
+            schedule = (trial.condition, tuple(sorted(result.epochs.items(), reverse=True)), word(sampled))
+            groups.setdefault(schedule, []).append((trial.steps, result))
+    rows, draws = [], []
+    names = list(dict.fromkeys(name for result in results.values() for name in result.classes))
+    for at, ((condition, epochs, sampled), members) in enumerate(list(groups.items())[:MOST_SCHEDULES], start=1):
+        probes = [result.probes for _, result in members]
+        by_class = [[probe.get("draws_per_cell", {}).get(name) for probe in probes] for name in names]
+        rows.append(
+            {
+                "#": at,
+                "condition": condition_label(condition),
+                "epochs": ", ".join(f"{kind} {epoch}" for kind, epoch in epochs),
+                "labelled per class and epoch": sampled,
+                "trials": len(members),
+                "optimiser steps": _range((steps for steps, _ in members), "{:,.0f}"),
+                "final KL weight": _range((probe.get("kl_weight") for probe in probes), "{:.3f}"),
+                "labelled batches per epoch": _range((probe.get("labelled_batches") for probe in probes), "{:.0f}"),
+                "draws of a labelled cell": _range((v for values in by_class for v in values), "{:.1f}"),
+            }
+        )
+        draws.append([_mean(values) for values in by_class])
+    # One row per class, as a heat map wants them.
+    turned = [list(row) for row in zip(*draws, strict=True)]
+    return pd.DataFrame(rows), {"classes": names, "values": turned}
+
+
+def _range(values: Iterable[float | None], form: str) -> str:
+    """Return the smallest and largest of some numbers in words."""
+    known = [value for value in values if value is not None]
+    ends = dict.fromkeys(form.format(value) for value in (min(known), max(known))) if known else ()
+    return " to ".join(ends) or "not recorded"
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 2) if known else None
+
+
+def point_label(levels: Iterable[tuple[str, Level]]) -> str:
+    """Return some levels in words."""
+    return ", ".join(f"{short(name)}={word(level)}" for name, level in levels)
+
+
+def positions(values: Iterable[Key]) -> dict[Key, int]:
+    """Number the different values, in order of appearance."""
+    return {value: at for at, value in enumerate(dict.fromkeys(values))}
+
+
+def number(value: float, digits: int) -> float | None:
+    """Return a rounded number, or None where JSON has none for it."""
+    return round(float(value), digits) if math.isfinite(value) else None
+
+
+def _trials(
+    plan: Plan,
+    results: Mapping[str, Result],
+    names: Sequence[str],
+    outcomes: Sequence[str],
+    conditions: Mapping[Condition, int],
+) -> Json:
+    """Return the finished trials column by column; what a random design draws from a range stays a number."""
+    done = [trial for trial in plan.trials if trial.key in results]
+    chosen = {factor.name for factor in plan.factors if factor.role == "parameter"}
+
+    def setting(trial: PlannedTrial) -> tuple[tuple[str, Level], ...]:
+        return tuple((name, level) for name, level in trial.trial.levels if name in chosen)
+
+    settings = positions(setting(trial) for trial in plan.trials)
+    return {
+        "levels": [_levels(factor, done) for factor in plan.factors],
+        "condition": [conditions[trial.condition] for trial in done],
+        "setting": [settings[setting(trial)] for trial in done],
+        "settings": [[(short(name), word(level)) for name, level in one] for one in settings],
+        "replicate": [trial.trial.replicate.index for trial in done],
+        "values": {key: _values(key, names, [results[trial.key] for trial in done]) for key in outcomes},
+    }
+
+
+def _levels(factor: Factor, done: Sequence[PlannedTrial]) -> list[Any]:
+    if not factor.levels:
+        return [trial.levels[factor.name] for trial in done]
+    # With the type, because 1 and True are one key.
+    place = {(type(level), level): at for at, level in enumerate(factor.levels)}
+    return [place[type(trial.levels[factor.name]), trial.levels[factor.name]] for trial in done]
+
+
+def _values(outcome: str, names: Sequence[str], done: Sequence[Result]) -> list[list[float | None]]:
+    """Return an outcome in percent, a list per class with a number per trial; None where it is undefined."""
+    part, _, metric = outcome.partition("/")
+    known = {MACRO: f"{part}/macro_{metric}", OVERALL: f"{part}/accuracy" if metric == "recall" else ""}
+    rows = []
+    for name in names:
+        key = known.get(name, f"{outcome}/{name}")
+        rows.append([number(100 * result.metrics.get(key, math.nan), 2) for result in done])
+    if MACRO in names and done and f"{part}/macro_{metric}" not in done[0].metrics:
+        values = np.array(rows[len(SUMMARIES) :], dtype=float)
+        some = np.isfinite(values).any(axis=0)
+        means = np.full(len(done), math.nan)
+        means[some] = np.nanmean(values[:, some], axis=0)
+        rows[names.index(MACRO)] = [number(mean, 2) for mean in means]
+    return rows
+
+
+def _attribution(found: Attribution) -> Json:
+    """Return what attribution found for one outcome of one class."""
+    marginal = [effect for effect in found.effects if effect.kind == "marginal"]
+    most = max(MOST_EFFECTS - len(marginal), 0)
+    simple = [effect for effect in found.effects if effect.kind != "marginal"][:most]
+    block = found.block
+    return {
+        "reason": found.reason,
+        "decomposed": found.method != "none",
+        "shares": [
+            [one.group, number(one.share, 4), number(one.lower, 4), number(one.upper, 4)] for one in found.shares
+        ],
+        "chance": [
+            [one.label, number(one.share, 4), number(one.lower, 4), number(one.upper, 4), one.note]
+            for one in found.chance
+        ],
+        "block": number(block.relative, 4) if block else None,
+        "means": [
+            [short(one.factor), word(one.level), number(one.points, 2), number(one.lower, 2), number(one.upper, 2)]
+            for one in found.means
+        ],
+        "effects": [_effect(effect) for effect in sorted((*marginal, *simple), key=lambda one: -abs(one.points))],
+        "moreEffects": len(found.effects) - len(marginal) - len(simple),
+    }
+
+
+def _effect(effect: Effect) -> Json:
+    at = f"{short(effect.at_factor)}={word(effect.at_level)}" if effect.at_factor else ""
+    return {
+        "factor": short(effect.factor),
+        "change": f"{word(effect.level)} instead of {word(effect.baseline)}",
+        "at": at,
+        "role": effect.role,
+        "points": [number(value, 2) for value in (effect.points, effect.lower, effect.upper)],
+        "p": number(effect.p_adjusted, 5),
+        "stratum": effect.strata,
+        "real": effect.real,
+    }
+
+
+def _confusions(plan: Plan, results: Mapping[str, Result], conditions: Mapping[Condition, int]) -> Json:
+    """Return the cells by true and called class, summed over the trials of a condition: part -> list of matrices."""
+    sums: dict[str, dict[tuple[int, tuple[str, ...], tuple[str, ...]], tuple[Any, int]]] = {}
+    for trial in plan.trials:
+        result = results.get(trial.key)
+        if result is None:
+            continue
+        for part, counts in result.confusion.items():
+            rows = tuple(result.truth_classes if part == "query" else result.classes)
+            key = (conditions[trial.condition], rows, tuple(result.classes))
+            total, trials = sums.setdefault(part, {}).get(key, (0, 0))
+            sums[part][key] = (total + np.asarray(counts), trials + 1)
+    return {
+        part: [
+            {"condition": at, "rows": rows, "columns": columns, "counts": total.tolist(), "trials": trials}
+            for (at, rows, columns), (total, trials) in found.items()
+        ]
+        for part, found in sums.items()
+    }

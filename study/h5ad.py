@@ -1,0 +1,146 @@
+"""One h5ad file: is it whole, and what is in it. Only what a study needs is read."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pandas as pd
+from anndata.io import read_elem
+
+from study.config import InputError, nearest
+
+# Touches all that a broken file can crash HDF5 with (its attributes and strings); run in a process of its own.
+PROBE = """
+import sys, h5py
+def touch(name, item):
+    dict(item.attrs)
+    if isinstance(item, h5py.Dataset) and item.dtype.kind == "O":
+        item[()]
+with h5py.File(sys.argv[1]) as file:
+    dict(file.attrs)
+    file.visititems(touch)
+"""
+PROBE_SECONDS = 300
+EXPECTED = "Expected an h5ad file, as AnnData.write_h5ad writes it."
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One source as it was read: annotation of cells, names of genes, a matrix in any form, and names of its layers."""
+
+    where: str
+    obs: pd.DataFrame
+    genes: pd.Index
+    matrix: Any
+    layers: tuple[str, ...] = ()
+
+    def column(self, key: str, option: str) -> pd.Series:
+        """Return a column of obs; raise `InputError` naming its nearest neighbour if there is none."""
+        if key not in self.obs.columns:
+            names = [str(name) for name in self.obs.columns]
+            raise InputError(
+                f"{self.where}: obs has no column {key!r} (data.{option}).{nearest(key, names)} "
+                f"It has: {few(names)}. Choose one with data.{option}=..."
+            )
+        return self.obs[key]
+
+
+def open_h5ad(path: Path, layer: str | None, matrix: bool = True) -> Sheet:
+    """Read annotation and one matrix of an h5ad file, and nothing else of it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    layer
+        Name of the layer to read; X if None.
+    matrix
+        Whether to read the matrix at all.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, cannot be read, is no h5ad, or lacks the layer.
+    """
+    check_file(path)
+    _probe(path, path.stat().st_mtime_ns)
+    try:
+        with h5py.File(path) as file:
+            if missing := [name for name in ("obs", "var") if name not in file]:
+                raise InputError(f"{path}: is no h5ad, for it has no {' and no '.join(missing)}. {EXPECTED}")
+            if not isinstance(file["obs"], h5py.Group):
+                raise InputError(f"{path}: an anndata before 0.7 wrote it. Read it with anndata and write it again.")
+            obs, var = read_elem(file["obs"]), read_elem(file["var"])
+            values = read_elem(_element(file, layer, path)) if matrix else None
+            layers = tuple(file.get("layers", ()))
+    except InputError:
+        raise
+    except Exception as error:  # whatever broken bytes provoke in HDF5 and anndata
+        found = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise InputError(f"{path}: is broken or truncated ({found}). {EXPECTED} Copy or write it again.") from error
+    shape = getattr(values, "shape", None)
+    if matrix and shape != (len(obs), len(var)):
+        raise InputError(
+            f"{path}: {named(layer)} has shape {shape}, expected {len(obs):,} cells x {len(var):,} genes. "
+            "Write it again."
+        )
+    return Sheet(str(path), obs, pd.Index(var.index), values, layers)
+
+
+def few(values: Sequence[str]) -> str:
+    """Name some values, and say how many more there are."""
+    shown = ", ".join(repr(value if len(value) <= 60 else f"{value[:60]}...") for value in values[:8])
+    return f"{shown} and {len(values) - 8:,} more" if len(values) > 8 else shown or "none"
+
+
+def named(layer: str | None) -> str:
+    """Name a layer, or X, in a message."""
+    return "X" if layer is None else f"layer {layer!r}"
+
+
+def check_file(path: Path) -> None:
+    """Raise `InputError` unless a file is there, can be read, and is HDF5."""
+    if not path.exists():
+        beside = [p.name for p in sorted(path.parent.glob("*.h5ad"))] if path.parent.is_dir() else []
+        raise InputError(f"{path}: no such file.{nearest(path.name, beside)} {EXPECTED}")
+    if not path.is_file():
+        raise InputError(f"{path}: is a folder. {EXPECTED}")
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
+    if not start:
+        raise InputError(f"{path}: is empty (0 bytes). {EXPECTED}")
+    if not h5py.is_hdf5(path):
+        raise InputError(f"{path}: is no h5ad (it starts with {start!r}, which is not HDF5). {EXPECTED}")
+
+
+@cache
+def _probe(path: Path, _modified: int) -> None:
+    """Refuse a file that would crash or hang this process; errors that can be caught are left to its reading."""
+    command = [sys.executable, "-c", PROBE, str(path)]
+    try:
+        crashed = subprocess.run(command, capture_output=True, timeout=PROBE_SECONDS, check=False).returncode < 0
+    except subprocess.TimeoutExpired:
+        crashed = True
+    if crashed:
+        raise InputError(f"{path}: is broken (the HDF5 library crashes on it). {EXPECTED} Copy or write it again.")
+
+
+def _element(file: h5py.File, layer: str | None, path: Path) -> h5py.Group | h5py.Dataset:
+    layers = list(file.get("layers", {}))
+    if layer is None and "X" in file:
+        return file["X"]
+    if layer is not None and layer in layers:
+        return file["layers"][layer]
+    missing = "no X" if layer is None else f"no layer {layer!r} (data.layer).{nearest(layer, layers)}"
+    has = ", ".join([*(["X (data.layer=null)"] if "X" in file else []), *map(repr, layers)])
+    raise InputError(f"{path}: has {missing} It has: {has or 'no matrix'}. Choose one with data.layer=...")

@@ -1,0 +1,294 @@
+"""A study from configuration to verdict: open it, train what is missing, analyse what is there.
+
+Running is resuming: a trial with a result is done, and only what is missing is trained.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from study import files, report, results, sweep, tracking
+from study.attribution import attribute_study
+from study.cells import Cells
+from study.check import check
+from study.config import InputError, StudyConfig, dump
+from study.data import query_names
+from study.design import trials_of
+from study.findings import StudyAttribution
+from study.plan import Plan, Stage, plan, strata
+from study.results import Result
+from study.twins import prepare
+from study.verdict import Verdict, verdict
+
+log = logging.getLogger(__name__)
+Show = Callable[["Account"], None]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as designed: its cells and its plan. Nothing is trained yet."""
+
+    config: StudyConfig
+    queries: tuple[str, ...]
+    cells: Mapping[str, Cells]
+    plan: Plan
+
+
+@dataclass(frozen=True)
+class Account:
+    """How far a run is.
+
+    Attributes
+    ----------
+    done, failed, total
+        Trials.
+    stages_done, stages_running, stages_failed, stages_total
+        Stages of this run.
+    steps_done, steps_total
+        Optimiser steps of this run.
+    """
+
+    done: int
+    failed: int
+    total: int
+    stages_done: int
+    stages_running: int
+    stages_failed: int
+    stages_total: int
+    steps_done: int
+    steps_total: int
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What the finished trials say."""
+
+    results: Mapping[str, Result]
+    failures: Mapping[str, str]
+    table: pd.DataFrame
+    attribution: StudyAttribution | None
+    verdicts: tuple[Verdict, ...]
+    report: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    already: int
+    trained: int
+    failures: Mapping[str, str]
+    waiting: int
+    seconds: float
+    analysis: Analysis
+
+    @property
+    def complete(self) -> bool:
+        """Whether every trial has a result."""
+        return not self.failures and not self.waiting
+
+
+def open_study(config: StudyConfig) -> Study:
+    """Prepare the cells of a study and plan it.
+
+    Raises
+    ------
+    InputError
+        If the data or the design cannot be used.
+    """
+    if config.scvi.extra or config.scanvi.extra:
+        # Imported here, because scvi-tools takes seconds and most plans need nothing of it.
+        from study.train import check_extra
+
+        check_extra(config)
+    queries = query_names(config.data)
+    used = list(dict.fromkeys(trial.query for trial in trials_of(config, queries)))
+    cells = prepare(config.data, used, config.directory / "counts")
+    return Study(config, queries, cells, plan(config, cells, queries))
+
+
+def run(config: StudyConfig, show: Show) -> Outcome:
+    """Train what is missing of a study, on Ray, mirrored into MLflow; then analyse it.
+
+    Parameters
+    ----------
+    config
+        The study.
+    show
+        Called whenever something changed.
+
+    Raises
+    ------
+    InputError
+        If the configuration or data cannot be used, or another run of this study is going on.
+    """
+    start = time.perf_counter()
+    study = open_study(config)
+    with _alone(config):
+        keys = [trial.key for trial in study.plan.trials]
+        before = results.read_all(config.directory, keys)
+        missing = study.plan.missing(before.keys(), results.kept_states(config.directory, study.plan))
+        _warn_of_other_versions(before)
+        files.write(config.directory / "config.yaml", yaml.safe_dump(dump(config), sort_keys=False).encode())
+        with tracking.Projection(config, study.plan, study.cells) as projection:
+            for result in before.values():
+                projection.project(result)
+            if missing:
+                with sweep.cluster(config.resources):
+                    _sweep(study, missing, projection, len(before), show)
+            analysis = analyse(study)
+            projection.attach([config.directory / "config.yaml", analysis.report, *_tables(config)])
+    done = len(analysis.results)
+    waiting = len(keys) - done - len(analysis.failures)
+    return Outcome(len(before), done - len(before), analysis.failures, waiting, time.perf_counter() - start, analysis)
+
+
+def _sweep(study: Study, missing: Sequence[Stage], projection: tracking.Projection, already: int, show: Show) -> None:
+    """Train the missing stages; project each trial as it ends; remember what failed."""
+    directory = study.config.directory
+    total_steps = sum(stage.epochs[-1] * stage.steps_per_epoch for stage in missing)
+
+    def finished(stage: Stage) -> None:
+        for result in results.read_all(directory, stage.trials.values()).values():
+            projection.project(result)
+
+    def progress(tree: sweep.Tree) -> None:
+        done = [stage for stage in tree.stages if tree.state[stage.key] == "done"]
+        failed = [stage for stage in tree.stages if tree.state[stage.key] in ("failed", "blocked")]
+        show(
+            Account(
+                done=already + sum(len(stage.trials) for stage in done),
+                failed=sum(len(stage.trials) for stage in failed),
+                total=len(study.plan.trials),
+                stages_done=len(done),
+                stages_running=tree.count("running"),
+                stages_failed=len(failed),
+                stages_total=len(tree.stages),
+                steps_done=sum(stage.epochs[-1] * stage.steps_per_epoch for stage in done),
+                steps_total=total_steps,
+            )
+        )
+
+    tree = sweep.run(missing, study.cells, directory, study.config.resources, finished, progress)
+    for stage in tree.stages:
+        for key in stage.trials.values():
+            if stage.key in tree.reasons and results.read_result(directory, key) is None:
+                results.write_failure(directory, key, tree.reasons[stage.key])
+                projection.project_failure(key, tree.reasons[stage.key])
+
+
+def analyse(study: Study) -> Analysis:
+    """Attribute what is finished, judge it, and write tables and report.
+
+    Replicates that are still being trained are left out, so that what was stopped is a smaller balanced study; trials
+    that failed stay missing, and attribution says what follows.
+    """
+    config = study.config
+    found = results.read_all(config.directory, [trial.key for trial in study.plan.trials])
+    failures = results.read_failures(config.directory, [t.key for t in study.plan.trials if t.key not in found])
+    whole = _whole_replicates(study.plan, found, failures)
+    used = {key: result for key, result in found.items() if study.plan.trial[key].trial.replicate.index in whole}
+    table = results.table(study.plan, found)
+    frames = {"trials": table}
+    attribution: StudyAttribution | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    if used and config.space.design == "factorial":
+        counts = results.counts(study.plan, used, config.outcomes)
+        attribution = attribute_study(counts, study.plan.factors, strata(study.plan.factors, config.scanvi.protocol))
+        verdicts = tuple(verdict(attribution, outcome) for outcome in config.outcomes)
+        frames |= {"counts": counts, **attribution.to_frames(), "verdicts": verdict_frame(verdicts)}
+    for name, frame in frames.items():
+        files.write(config.directory / "tables" / f"{name}.csv", frame.to_csv(index=False).encode())
+    checks = check(config, tuple(study.cells)).tables()
+    page = report.render(config, study.plan, found, attribution, verdicts, study.cells, checks, failures)
+    path = config.directory / "report.html"
+    files.write(path, page.encode())
+    return Analysis(found, failures, table, attribution, verdicts, path)
+
+
+def verdict_frame(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """Return one row per outcome and class."""
+    frames = [one.to_frame() for one in verdicts]
+    for one, frame in zip(verdicts, frames, strict=True):
+        if "outcome" not in frame:
+            frame.insert(0, "outcome", one.outcome)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def whole_results(study: Study) -> dict[str, Result]:
+    """Return the results of the replicates in which every trial is finished.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    found = results.read_all(study.config.directory, [trial.key for trial in study.plan.trials])
+    whole = _whole_replicates(study.plan, found, {})
+    if not whole:
+        raise InputError(
+            f"study {study.config.name!r} has no whole replicate yet ({len(found)} of {len(study.plan.trials)} trials "
+            f"in {study.config.directory}). Run it first, with the same overrides."
+        )
+    return {key: result for key, result in found.items() if study.plan.trial[key].trial.replicate.index in whole}
+
+
+def _whole_replicates(plan: Plan, found: Mapping[str, Result], failures: Mapping[str, str]) -> set[int]:
+    unfinished = {t.trial.replicate.index for t in plan.trials if t.key not in found and t.key not in failures}
+    return {trial.trial.replicate.index for trial in plan.trials} - unfinished
+
+
+def sync(config: StudyConfig) -> int:
+    """Rebuild the MLflow experiment of a study from its results; return how many trials it shows."""
+    study = open_study(config)
+    found = results.read_all(config.directory, [trial.key for trial in study.plan.trials])
+    failures = results.read_failures(config.directory, [t.key for t in study.plan.trials if t.key not in found])
+    present = [config.directory / name for name in ("config.yaml", "report.html")]
+    with tracking.Projection(config, study.plan, study.cells) as projection:
+        for result in found.values():
+            projection.project(result)
+        for key, reason in failures.items():
+            projection.project_failure(key, reason)
+        projection.attach([path for path in (*present, *_tables(config)) if path.is_file()])
+    return len(found)
+
+
+def _tables(config: StudyConfig) -> list[Path]:
+    return sorted((config.directory / "tables").glob("*.csv"))
+
+
+def _warn_of_other_versions(found: Mapping[str, Result]) -> None:
+    now = results.versions()
+    differ = sorted({name for r in found.values() for name, value in r.made_with.items() if now.get(name) != value})
+    if differ:
+        log.warning("earlier trials of this study were made with other versions of: %s", ", ".join(differ))
+
+
+@contextmanager
+def _alone(config: StudyConfig) -> Iterator[None]:
+    """Hold the lock of a study; the operating system frees it however the process ends."""
+    config.directory.mkdir(parents=True, exist_ok=True)
+    path = config.directory / "lock"
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise InputError(
+                f"study {config.name!r} is being run already, by {file.read().strip() or 'another process'}. "
+                "Wait for it, or give this one another name with 'name=...'."
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {os.uname().nodename}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        file.flush()
+        yield

@@ -1,0 +1,103 @@
+"""One stage's work, from its parent's weights to weights and results on disk; where it runs, others decide."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from study import train
+from study.config import dump
+from study.data import Cells
+from study.evaluate import evaluate
+from study.plan import Stage
+from study.results import Predictions, Result, read_state, write_result, write_state
+from study.split import split
+
+KINDS = ("pretraining", "fine-tuning", "surgery")
+
+
+def perform(stage: Stage, cells: Cells, directory: Path, on: train.Hardware) -> None:
+    """Train a stage and write what it was trained for.
+
+    Parameters
+    ----------
+    stage
+        What to train; its parent's weights are on disk.
+    cells
+        Prepared cells of its query (all of them; the stage uses the first `stage.condition.cells`).
+    directory
+        Folder of the study.
+    on
+        What to train on.
+
+    Raises
+    ------
+    TrainingError
+        If training went wrong.
+    """
+    cells = cells.first(stage.condition.cells)
+    parts = split(cells, stage.replicate.fold, stage.folds, stage.settings.scvi.batch_size)
+    digest = cells.digest()
+    start = time.perf_counter()
+
+    def read(snapshot: train.Snapshot) -> None:
+        if snapshot.epoch in stage.keep:
+            write_state(directory, stage.key, snapshot.epoch, train.state_of(snapshot.model))
+        if snapshot.epoch not in stage.trials:
+            return
+        adata = train.joint_anndata(cells, parts) if stage.kind == "surgery" else None
+        probabilities = train.probabilities(snapshot.model, cells, adata)
+        evaluation = evaluate(probabilities, cells, parts)
+        n = cells.n_reference
+        result = Result(
+            key=stage.trials[snapshot.epoch],
+            settings=_settings(stage, snapshot.epoch),
+            query=stage.condition.query,
+            query_cells=stage.condition.cells,
+            seed=stage.replicate.seed,
+            fold=stage.replicate.fold,
+            folds=stage.folds,
+            digest=digest,
+            epochs=dict(zip(KINDS, (*stage.before, snapshot.epoch), strict=False)),
+            classes=list(cells.classes),
+            truth_classes=list(cells.truth_classes),
+            metrics=evaluation.metrics,
+            confusion={part: matrix.tolist() for part, matrix in evaluation.confusion.items()},
+            curves=snapshot.curves,
+            probes=snapshot.probes,
+            left_out=[int(row) for row in parts.left_out],
+            seconds=time.perf_counter() - start,
+        )
+        query = probabilities[n:]
+        write_result(
+            directory,
+            result,
+            Predictions(
+                probabilities=probabilities[:n],
+                query_label=query.argmax(axis=1).astype("uint16"),
+                query_confidence=query.max(axis=1, initial=0),
+                held_out=parts.held_out,
+            ),
+        )
+
+    with warnings.catch_warnings():
+        # scvi-tools and lightning warn of small batches, few workers and the empty validation part: all on purpose.
+        warnings.simplefilter("ignore")
+        seed = stage.replicate.seed
+        if stage.parent is None:
+            train.pretrain(cells, parts, stage.settings, seed, stage.epochs, read, on)
+            return
+        state = read_state(directory, stage.parent, stage.before[-1])
+        work = train.operate if stage.kind == "surgery" else train.finetune
+        work(cells, parts, stage.settings, seed, stage.epochs, read, on, state)
+
+
+def _settings(stage: Stage, epoch: int) -> dict[str, Any]:
+    """Settings of a trial as it was really trained: the cells it met and the epochs it had."""
+    values = dump(stage.settings)
+    epochs = (*stage.before, epoch)
+    values |= {"query": stage.condition.query, "query_cells": stage.condition.cells, "budget": "epochs"}
+    values["scvi"]["max_epochs"], values["scanvi"]["max_epochs"] = epochs[:2]
+    return values

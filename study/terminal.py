@@ -1,0 +1,212 @@
+"""What the terminal shows: tables, progress, and how a run ended."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+if TYPE_CHECKING:  # a terminal only reads what these make; importing them takes seconds
+    from study.plan import Plan
+    from study.run import Account, Analysis, Outcome, Show, Study
+    from study.verdict import Verdict
+
+QUIET_SECONDS = 5.0
+
+
+def console(json: bool = False) -> Console:
+    """Return the console for people: standard output, or standard error where that is kept for JSON."""
+    # A file or a pipe has no width: give tables room.
+    return Console(stderr=json, highlight=False, width=None if sys.stdout.isatty() else 140)
+
+
+def show_frame(to: Console, title: str, frame: pd.DataFrame) -> None:
+    """Print a table; names of classes and queries are plain text, never markup."""
+    table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold")
+    for column in frame.columns:
+        number = pd.api.types.is_numeric_dtype(frame[column]) and not pd.api.types.is_bool_dtype(frame[column])
+        table.add_column(escape(str(column)), justify="right" if number else "left")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(_cell(value) for value in row))
+    to.print(table)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "–" if pd.isna(value) else f"{value:,.4g}"
+    return escape(str(value))
+
+
+def plan_facts(plan: Plan) -> dict[str, object]:
+    """Return what `plan` prints, as plain values."""
+    return {
+        "factors": [{"name": f.name, "role": f.role, "levels": list(f.levels)} for f in plan.factors],
+        "replicates": len({trial.trial.replicate.index for trial in plan.trials}),
+        "folds": plan.folds,
+        "trials": len(plan.trials),
+        "stages": len(plan.stages),
+        "epochs_separate": plan.epochs_separate,
+        "epochs_shared": plan.epochs_shared,
+        "steps_separate": plan.steps_separate,
+        "steps_shared": plan.steps_shared,
+        "notes": list(plan.notes),
+    }
+
+
+def show_plan(to: Console, study: Study) -> None:
+    """Print factors, trials, stages, cost and notes."""
+    plan = study.plan
+    factors = [(f.name, f.role, ", ".join(map(str, f.levels)) or "drawn from a range") for f in plan.factors]
+    show_frame(to, f"study {study.config.name}: factors", pd.DataFrame(factors, columns=["factor", "role", "levels"]))
+    kinds: dict[str, list[int]] = {}
+    for stage in plan.stages:
+        kinds.setdefault(stage.kind, []).append(stage.epochs[-1])
+    rows = [(kind, len(epochs), sum(epochs)) for kind, epochs in kinds.items()]
+    show_frame(to, "stages, each trained once and shared", pd.DataFrame(rows, columns=["stage", "number", "epochs"]))
+    replicates = len({trial.trial.replicate.index for trial in plan.trials})
+    to.print(
+        f"{len(plan.trials)} trials = {len(plan.trials) // replicates} design points x {replicates} replicates, "
+        f"in {len(plan.stages)} stages.\n"
+        f"Epochs: {plan.epochs_separate:,} if each trial trained alone, {plan.epochs_shared:,} shared "
+        f"({plan.epochs_separate / plan.epochs_shared:.1f} times fewer; optimiser steps "
+        f"{plan.steps_separate / plan.steps_shared:.1f} times)."
+    )
+    for note in plan.notes:
+        to.print(f"[yellow]note:[/] {escape(note)}")
+
+
+def show_outcome(to: Console, outcome: Outcome) -> None:
+    """Print how a run ended, the verdict, and where to look."""
+    total = outcome.already + outcome.trained + len(outcome.failures) + outcome.waiting
+    if outcome.already == total:
+        to.print(f"All {total} trials were already done.")
+    else:
+        parts = [f"{outcome.trained} trained now", f"{outcome.already} were already done"]
+        parts += [f"[red]{len(outcome.failures)} failed[/]", f"{outcome.waiting} not yet trained"]
+        to.print(f"{total} trials: {', '.join(parts)} ({timedelta(seconds=round(outcome.seconds))}).")
+    for key, reason in list(outcome.failures.items())[:5]:
+        to.print(f"[red]failed[/] {key[:12]}: {escape(reason)}")
+    show_analysis(to, outcome.analysis)
+    to.print("Runs:   scanvi-study ui     (MLflow, on this machine only)")
+    if outcome.complete:
+        to.print("Next:   scanvi-study export, then scanvi-study transfer")
+    else:
+        to.print("Next:   the same command again goes on from here")
+
+
+def show_analysis(to: Console, analysis: Analysis) -> None:
+    """Print the verdict of each outcome, a line per class and one for the study, and where the report is."""
+    for one in analysis.verdicts:
+        left = _not_decomposed(one)
+        told = [found for found in one.classes if found.why not in left]
+        rows = [(found.class_name, found.dominant or "cannot tell", found.which) for found in told]
+        columns = ["class", "runs differ by", "effects that are real"]
+        if rows:
+            show_frame(to, one.outcome, pd.DataFrame(rows, columns=columns))
+        for reason, names in left.items():
+            to.print(f"{', '.join(names)}: {reason}", markup=False)
+        to.print(f"{one.sentence}\n", markup=False)
+    to.print(f"Report: {analysis.report}", markup=False)
+
+
+def _not_decomposed(verdict: Verdict) -> dict[str, list[str]]:
+    """Names of the classes that are not decomposed, by the reason."""
+    reasons: dict[str, list[str]] = {}
+    for found in verdict.classes:
+        if found.why.startswith("Not decomposed"):
+            reasons.setdefault(found.why, []).append(found.class_name)
+    return reasons
+
+
+def analysis_facts(analysis: Analysis) -> dict[str, object]:
+    """Return what `report --json` prints."""
+    classes = [row for one in analysis.verdicts for row in one.to_frame().to_dict("records")]
+    return {
+        "trials": len(analysis.results),
+        "failed": dict(analysis.failures),
+        "report": str(analysis.report),
+        "verdicts": {one.outcome: one.sentence for one in analysis.verdicts},
+        "classes": classes,
+    }
+
+
+def outcome_facts(outcome: Outcome) -> dict[str, object]:
+    """Return what `run --json` prints."""
+    return {
+        "already": outcome.already,
+        "trained": outcome.trained,
+        "waiting": outcome.waiting,
+        "seconds": round(outcome.seconds, 1),
+        **analysis_facts(outcome.analysis),
+    }
+
+
+@contextmanager
+def progress(to: Console) -> Iterator[Show]:
+    """Show a run as it goes: a live display in a terminal, else a plain line every few seconds."""
+    if to.is_terminal:
+        with _live(to) as show:
+            yield show
+        return
+    last = [0.0]
+    start = time.perf_counter()
+
+    def line(account: Account) -> None:
+        over = account.stages_done + account.stages_failed == account.stages_total
+        if over or time.perf_counter() - last[0] >= QUIET_SECONDS:
+            last[0] = time.perf_counter()
+            to.print(_sentence(account, time.perf_counter() - start))
+
+    yield line
+
+
+@contextmanager
+def _live(to: Console) -> Iterator[Show]:
+    bars = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), console=to)
+    trials: TaskID = bars.add_task("trials", total=1, text="")
+    stages: TaskID = bars.add_task("stages", total=1, text="")
+    start = time.perf_counter()
+
+    def show(account: Account) -> None:
+        passed = time.perf_counter() - start
+        failed = f", {account.failed} failed" if account.failed else ""
+        bars.update(trials, total=account.total, completed=account.done, text=f"{account.done}/{account.total}{failed}")
+        text = (
+            f"{account.stages_done}/{account.stages_total}, {account.stages_running} running, {_time(account, passed)}"
+        )
+        bars.update(stages, total=account.stages_total, completed=account.stages_done, text=text)
+
+    with Live(bars, console=to, refresh_per_second=4):
+        yield show
+
+
+def _sentence(account: Account, passed: float) -> str:
+    return (
+        f"trials {account.done}/{account.total} done, {account.failed} failed; stages {account.stages_done}/"
+        f"{account.stages_total} done, {account.stages_running} running; {_time(account, passed)}"
+    )
+
+
+def _time(account: Account, passed: float) -> str:
+    """Elapsed time, and what is left at the rate of optimiser steps so far."""
+    text = f"{timedelta(seconds=round(passed))} passed"
+    if account.steps_done:
+        left = passed * (account.steps_total - account.steps_done) / account.steps_done
+        text += f", about {timedelta(seconds=round(left))} left"
+    return text
+
+
+def show_frames(to: Console, tables: Sequence[tuple[str, pd.DataFrame]]) -> None:
+    """Print several tables."""
+    for title, frame in tables:
+        show_frame(to, title, frame)

@@ -1,0 +1,298 @@
+"""Results on disk, projected into MLflow. The only module that imports mlflow.
+
+One experiment per study, one parent run, one child run per trial. Only the driver writes. A projection can be made
+again at any time: what is FINISHED there is left alone, so there is at most one FINISHED run per trial key, ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag, ViewType
+
+from study.cells import Cells
+from study.config import InputError, StudyConfig, dump
+from study.design import key_of
+from study.plan import Plan, PlannedTrial
+from study.results import Result, versions
+
+PARAM_LIMIT = 6000
+SLUG_LIMIT = 150
+BATCH = 1000
+
+
+def slug(name: str) -> str:
+    """Return a class name as MLflow allows it in a metric name; `unslug` gives it back.
+
+    MLflow allows letters, digits, `_`, `-`, `.`, space, `:` and `/`. Every other character, `:` and `/` themselves, and
+    dots and spaces that would not survive as part of a path become ``:HEX:``. Names that get too long are cut and end
+    in a hash; those alone cannot be turned back (the parent run's classes.json lists them).
+    """
+    safe = re.sub(r"[^\w\- .]|^[. ]|[. ]$|\.(?=\.)", lambda found: f":{ord(found[0]):X}:", name)
+    if len(safe) <= SLUG_LIMIT:
+        return safe
+    return f"{safe[: SLUG_LIMIT - 20]}:~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def unslug(text: str) -> str:
+    """Return the class name that `slug` made a text of."""
+    return re.sub(r":([0-9A-F]+):", lambda found: chr(int(found[1], 16)), text)
+
+
+def metric_name(name: str) -> str:
+    """Return a metric such as ``heldout/recall/CD4+ T`` with its class as a slug."""
+    part, metric, *label = name.split("/", 2)
+    return "/".join([part, metric, *map(slug, label)])
+
+
+def uri_of(config: StudyConfig) -> str:
+    """Return the address of the tracking store, with absolute paths."""
+    return config.tracking.uri or f"sqlite:///{config.tracking.directory.absolute() / 'mlflow.db'}"
+
+
+class Projection:
+    """An MLflow experiment as the mirror of one study."""
+
+    def __init__(self, config: StudyConfig, plan: Plan, cells: Mapping[str, Cells]) -> None:
+        """Open (or make) the experiment and the parent run.
+
+        Raises
+        ------
+        InputError
+            If the tracking store cannot be reached, or two classes get the same name there.
+        """
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        self.config, self.plan, self.cells = config, plan, cells
+        directory = config.tracking.directory.absolute()
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self.client = MlflowClient(uri_of(config))
+            self.experiment = self._experiment(directory)
+        except mlflow.exceptions.MlflowException as error:
+            raise InputError(
+                f"tracking: MLflow at {uri_of(config)} cannot be used ({str(error).splitlines()[0]}). "
+                "Start the server, or use 'tracking=local'."
+            ) from error
+        if config.tracking.uri is None:
+            with sqlite3.connect(directory / "mlflow.db") as database:
+                database.execute("PRAGMA journal_mode=WAL")
+        _refuse_collisions(cells)
+        self.runs = self._known_runs()
+        self.parent = self._parent()
+
+    def _experiment(self, directory: Path) -> str:
+        found = self.client.get_experiment_by_name(self.config.name)
+        if found is not None:
+            if found.lifecycle_stage == "deleted":
+                self.client.restore_experiment(found.experiment_id)
+            return str(found.experiment_id)
+        location = None if self.config.tracking.uri else (directory / "artifacts" / self.config.name).as_uri()
+        return str(self.client.create_experiment(self.config.name, artifact_location=location))
+
+    def _known_runs(self) -> dict[str, Any]:
+        """Trial runs by key; where a kill left several, the finished one counts."""
+        known: dict[str, Any] = {}
+        for run in self._search("tags.kind = 'trial'"):
+            key = run.data.tags["trial_key"]
+            if key not in known or run.info.status == "FINISHED":
+                known[key] = run
+        return known
+
+    def _search(self, query: str) -> list[Any]:
+        found: list[Any] = []
+        token = None
+        while True:
+            page = self.client.search_runs([self.experiment], query, ViewType.ACTIVE_ONLY, 1000, page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def _parent(self) -> str:
+        runs = self._search("tags.kind = 'study'")
+        if runs:
+            return str(runs[0].info.run_id)
+        tags = {"study": self.config.name, "kind": "study"}
+        return str(self.client.create_run(self.experiment, tags=tags, run_name=self.config.name).info.run_id)
+
+    def __enter__(self) -> Projection:
+        """Mark the study as running, with its configuration and design as artifacts."""
+        self.client.set_terminated(self.parent, "RUNNING")
+        for name, value in versions().items():
+            self.client.set_tag(self.parent, f"version.{name}", value)
+        self.client.log_dict(self.parent, dump(self.config), "config.json")
+        design = pd.DataFrame(
+            [{**t.levels, "replicate": t.trial.replicate.index, "trial_key": t.key} for t in self.plan.trials]
+        )
+        self.client.log_text(self.parent, design.to_csv(index=False), "design.csv")
+        names = sorted({name for cells in self.cells.values() for name in cells.truth_classes})
+        self.client.log_dict(self.parent, {slug(name): name for name in names}, "classes.json")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """End the parent run, and every run that a kill left open."""
+        for key, run in self.runs.items():
+            if run.info.status == "RUNNING":
+                self.client.set_terminated(run.info.run_id, "KILLED")
+                self.runs[key] = self.client.get_run(run.info.run_id)
+        finished = sum(run.info.status == "FINISHED" for key, run in self.runs.items() if key in self.plan.trial)
+        complete = kind is None and finished == len(self.plan.trials)
+        self.client.set_terminated(self.parent, "FINISHED" if complete else "FAILED")
+
+    def attach(self, paths: Sequence[Path]) -> None:
+        """Keep files (tables, the report) as artifacts of the parent run."""
+        for path in paths:
+            self.client.log_artifact(self.parent, str(path))
+
+    def project(self, result: Result) -> None:
+        """Show one finished trial; nothing happens if it is shown already."""
+        planned = self.plan.trial[result.key]
+        run_id = self._open(planned)
+        if run_id is None:
+            return
+        when = int(result.finished * 1000)
+        params = {name: value for name, value in _flat(result.settings).items()}
+        params |= {"seed": result.seed, "fold": result.fold, "replicate": planned.trial.replicate.index}
+        params |= planned.levels
+        metrics = [Metric(metric_name(name), value, when, 0) for name, value in result.metrics.items()]
+        probes = {name: value for name, value in result.probes.items() if isinstance(value, int | float)}
+        metrics += [Metric(f"schedule/{name}", float(value), when, 0) for name, value in probes.items()]
+        metrics += [
+            Metric(f"curve/{name}", value, when, epoch)
+            for name, values in result.curves.items()
+            for epoch, value in enumerate(values, start=1)
+        ]
+        self.client.log_batch(
+            run_id, params=[Param(name, str(value)[:PARAM_LIMIT]) for name, value in params.items()], tags=_tags(result)
+        )
+        for start in range(0, len(metrics), BATCH):
+            self.client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+        data = Dataset(
+            name=f"{self.config.data.name}/{result.query}",
+            digest=result.digest[:32],
+            source_type="code",
+            source=json.dumps({"query": result.query, "query_cells": result.query_cells}),
+        )
+        self.client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+        self._confusion(run_id, result)
+        self.client.set_terminated(run_id, RunStatus.to_string(RunStatus.FINISHED), end_time=when)
+        self.runs[result.key] = self.client.get_run(run_id)
+
+    def project_failure(self, key: str, reason: str) -> None:
+        """Show a trial that failed, with the reason."""
+        run_id = self._open(self.plan.trial[key])
+        if run_id is not None:
+            self.client.set_tag(run_id, "reason", reason[:PARAM_LIMIT])
+            self.client.set_terminated(run_id, "FAILED")
+            self.runs[key] = self.client.get_run(run_id)
+
+    def _open(self, planned: PlannedTrial) -> str | None:
+        """Return the run of a trial to write to: new, or what a kill or failure left; None if it is finished."""
+        known = self.runs.get(planned.key)
+        if known is not None:
+            return None if known.info.status == "FINISHED" else str(known.info.run_id)
+        replicate = planned.trial.replicate
+        tags = {
+            "study": self.config.name,
+            "trial_key": planned.key,
+            "kind": "trial",
+            "config_hash": key_of(dump(planned.trial.settings))[:16],
+            "seed": str(replicate.seed),
+            "fold": str(replicate.fold),
+            "mlflow.parentRunId": self.parent,
+        }
+        name = ", ".join(f"{name.split('.')[-1]}={level}" for name, level in planned.levels.items())
+        name = f"{name}, replicate={replicate.index}"
+        run = self.client.create_run(self.experiment, tags=tags, run_name=name)
+        self.runs[planned.key] = run
+        return str(run.info.run_id)
+
+    def _confusion(self, run_id: str, result: Result) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for part, matrix in result.confusion.items():
+                rows = result.truth_classes if part == "query" else result.classes
+                frame = pd.DataFrame(matrix, index=pd.Index(rows, name="true \\ predicted"), columns=result.classes)
+                frame.to_csv(Path(folder) / f"confusion_{part}.csv")
+            draw_confusion(result).savefig(Path(folder) / "confusion.png", dpi=70)
+            self.client.log_artifacts(run_id, folder)
+
+
+def _refuse_collisions(cells: Mapping[str, Cells]) -> None:
+    names: dict[str, str] = {}
+    for name in {name for one in cells.values() for name in one.truth_classes}:
+        other = names.setdefault(slug(name), name)
+        if other != name:
+            raise InputError(f"labels: {name!r} and {other!r} get the same name in MLflow. Rename one of them.")
+
+
+def draw_confusion(result: Result) -> Figure:
+    """Draw the recall matrices (rows = true, each summing to 1) of held-out and training cells side by side."""
+    parts = [part for part in ("heldout", "train") if part in result.confusion]
+    size = max(3.0, 0.35 * len(result.classes) + 1.5)
+    figure = Figure(figsize=(size * len(parts) + 1, size), layout="constrained")
+    for axis, part in zip(np.atleast_1d(figure.subplots(1, len(parts))), parts, strict=True):
+        matrix = np.asarray(result.confusion[part], dtype=float)
+        axis.imshow(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1), vmin=0, vmax=1, cmap="Blues")
+        axis.set_title(f"{part} cells: recall")
+        axis.set_xticks(range(len(result.classes)), [_short(name) for name in result.classes], rotation=90)
+        axis.set_yticks(range(len(result.classes)), [_short(name) for name in result.classes])
+        axis.set_xlabel("predicted")
+        axis.set_ylabel("true")
+    return figure
+
+
+def _short(name: str) -> str:
+    # matplotlib would read a $ as mathematics.
+    return (name if len(name) <= 24 else f"{name[:23]}…").replace("$", r"\$")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def _tags(result: Result) -> list[RunTag]:
+    return [
+        *(RunTag(f"version.{name}", value) for name, value in result.made_with.items()),
+        RunTag("data_digest", result.digest),
+        RunTag("seconds", f"{result.seconds:.2f}"),
+    ]
+
+
+def serve(config: StudyConfig) -> None:
+    """Serve MLflow's pages of the local store on 127.0.0.1 until interrupted.
+
+    Raises
+    ------
+    InputError
+        If a tracking server is configured, or nothing was run yet.
+    """
+    database = config.tracking.directory.absolute() / "mlflow.db"
+    if config.tracking.uri is not None:
+        raise InputError(f"tracking: open {config.tracking.uri} in a browser; 'ui' serves only the local store.")
+    if not database.is_file():
+        raise InputError(f"tracking: there is no {database} yet. Run a study first: scanvi-study run")
+    port = str(config.tracking.port)
+    store = ["--backend-store-uri", uri_of(config), "--artifacts-destination", str(database.parent / "artifacts")]
+    print(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)", file=sys.stderr)
+    subprocess.run(
+        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, *store], check=False
+    )

@@ -1,0 +1,51 @@
+"""Small cells that tests change, and the shared folder of real ones."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from anndata import AnnData
+
+from study.config import DataConfig
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def toy() -> AnnData:
+    """60 cells x 20 genes: 30 of dataset `ref`, 20 of `q1`, 10 of `q2`; labels A, B, C in turn; counts in X."""
+    random = np.random.default_rng(0)
+    obs = pd.DataFrame(
+        {"ds": ["ref"] * 30 + ["q1"] * 20 + ["q2"] * 10, "label": list("ABC") * 20},
+        index=[f"cell{i}" for i in range(60)],
+    )
+    counts = random.poisson(3, size=(60, 20)).astype(np.float32)
+    counts[:, 0] = 1  # each cell's smallest count is one: log1p of them can be undone
+    return AnnData(sp.csr_matrix(counts), obs=obs, var=pd.DataFrame(index=[f"gene{i}" for i in range(20)]))
+
+
+@pytest.fixture
+def combined(tmp_path: Path) -> Callable[..., DataConfig]:
+    """Write cells as one h5ad and return the configuration for it, with changes."""
+
+    def write(cells: AnnData, **changes: Any) -> DataConfig:
+        path = tmp_path / "toy.h5ad"
+        cells.write_h5ad(path)
+        plain = {"name": "toy", "source": "combined", "path": path, "dataset_key": "ds", "reference_value": "ref"}
+        return DataConfig.model_validate(
+            {**plain, "labels_key": "label", "truth_key": "label", "batch_key": "ds", **changes}
+        )
+
+    return write
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of real data beside the checkout; the test is skipped where there is none."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no real data at {SHARED}")
+    return SHARED

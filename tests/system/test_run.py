@@ -1,0 +1,166 @@
+"""The commands as a user meets them, on the real Ray and the real MLflow."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from study import results
+
+from .conftest import Workplace, kill_group
+
+TRIALS = 16
+
+
+def trials(place: Workplace, name: str = "pbmc68k-tiny") -> dict[str, dict[str, object]]:
+    """Everything a study found, by trial key, but for when and how long."""
+    folder = place.folder / "studies" / name
+    found = {}
+    for path in (folder / "trials").glob("*.json"):
+        result = results.read_result(folder, path.stem)
+        assert result is not None
+        predictions = results.read_predictions(folder, path.stem)
+        found[path.stem] = {
+            "metrics": result.metrics,
+            "curves": result.curves,
+            "probabilities": predictions.probabilities.tobytes(),
+            "query": predictions.query_confidence.tobytes(),
+        }
+    return found
+
+
+def test_a_finished_study_is_whole_in_mlflow_and_on_disk(finished: Workplace) -> None:
+    runs = finished.runs()
+    assert len(runs) == TRIALS
+    assert {status for _, status in runs} == {"FINISHED"}
+    assert {key for key, _ in runs} == trials(finished).keys()
+    folder = finished.folder / "studies" / "pbmc68k-tiny"
+    table = pd.read_csv(folder / "tables" / "trials.csv")
+    assert len(table) == TRIALS
+    assert set(table.groupby("replicate").fold.unique().map(tuple)) == {(0,), (1,)}
+    assert (folder / "report.html").stat().st_size > 10_000
+
+
+def test_running_again_trains_nothing(finished: Workplace, tiny: Callable[..., list[str]]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (finished.folder / "studies").rglob("trials/*.json")}
+    again = finished.call("run", *tiny(), "--json")
+    facts = json.loads(again.stdout)
+    assert (facts["already"], facts["trained"], facts["waiting"]) == (TRIALS, 0, 0)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert len(finished.runs()) == TRIALS
+
+
+def test_extending_a_study_trains_only_what_is_new(workplace: Workplace, tiny: Callable[..., list[str]]) -> None:
+    workplace.call("run", *tiny("space.replicates=1", "name=growing"))
+    facts = json.loads(workplace.call("run", *tiny("name=growing"), "--json").stdout)
+    assert (facts["already"], facts["trained"]) == (TRIALS // 2, TRIALS // 2)
+    space = workplace.folder / "search_spaces" / "tiny.yaml"
+    space.write_text(space.read_text().replace("[1, 3]", "[1, 3, 2]"))
+    planned = json.loads(workplace.call("plan", *tiny("name=growing"), "--json").stdout)
+    assert planned["trials"] == TRIALS * 3 // 2
+    facts = json.loads(workplace.call("run", *tiny("name=growing"), "--json").stdout)
+    assert (facts["already"], facts["trained"]) == (TRIALS, TRIALS // 2)
+    assert {status for _, status in workplace.runs()} == {"FINISHED"}
+    assert len(workplace.runs()) == TRIALS * 3 // 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_study_ends_as_an_uninterrupted_one(
+    number: signal.Signals, workplace: Workplace, finished: Workplace, tiny: Callable[..., list[str]]
+) -> None:
+    process = workplace.start("run", *tiny())
+    folder = workplace.folder / "studies" / "pbmc68k-tiny" / "trials"
+    deadline = time.monotonic() + 200
+    while len(list(folder.glob("*.json"))) < 3:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "no trial was finished in time"
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    out, err = process.communicate(timeout=120)
+    kill_group(process)
+    if number == signal.SIGINT:
+        assert process.returncode == 1, err
+        assert "not yet trained" in out, out + err
+        assert "RUNNING" not in {status for _, status in workplace.runs()}
+    assert 3 <= len(list(folder.glob("*.json"))) < TRIALS, "it was over before it was interrupted"
+    workplace.call("run", *tiny())
+    assert trials(workplace) == trials(finished)
+    assert sorted(workplace.runs()) == sorted((key, "FINISHED") for key in trials(finished))
+    assert not list((workplace.folder / "studies").rglob("*.tmp")), "a torn file was left"
+
+
+def test_sync_rebuilds_mlflow(finished: Workplace, tiny: Callable[..., list[str]], tmp_path: Path) -> None:
+    finished.call("sync", *tiny(f"tracking.directory={tmp_path / 'anew'}"))
+    anew = Workplace.runs_in(tmp_path / "anew" / "mlflow.db")
+    assert sorted(anew) == sorted(finished.runs())
+    finished.call("sync", *tiny(f"tracking.directory={tmp_path / 'anew'}"))
+    assert sorted(Workplace.runs_in(tmp_path / "anew" / "mlflow.db")) == sorted(anew)
+
+
+def test_export_and_transfer(finished: Workplace, tiny: Callable[..., list[str]]) -> None:
+    finished.call("export", *tiny())
+    best = finished.folder / "studies" / "pbmc68k-tiny" / "best.yaml"
+    table = pd.read_csv(best.with_suffix(".csv"))
+    assert table.chosen.sum() == 1
+    assert len(table) == 4, "two levels of samples per label times two of epochs"
+    chosen = yaml.safe_load(best.read_text())
+    assert chosen["scanvi"]["max_epochs"] == table[table.chosen]["scanvi.max_epochs"].item()
+    finished.call("transfer", "--config", str(best), "query=asis")
+    folder = best.parent / "transfer" / "asis"
+    soft = pd.read_csv(folder / "predictions.csv", index_col=0)
+    classes = soft.columns[:-2]
+    assert len(soft) == 269 + 60
+    assert np.allclose(soft[classes].sum(axis=1), 1, atol=1e-5)
+    assert (soft[classes].idxmax(axis=1) == soft.max_column).all()
+    recall = pd.read_csv(folder / "confusion_recall.csv", index_col=0)
+    precision = pd.read_csv(folder / "confusion_precision.csv", index_col=0)
+    assert np.allclose(recall.sum(axis=1), 1)
+    assert all(np.isclose(total, 1) or total == 0 for total in precision.sum(axis=0))
+    for name in ("transfer.h5ad", "scvi_model/model.pt", "scanvi_model/model.pt", "confusion_recall.png"):
+        assert (folder / name).stat().st_size > 1000
+
+
+def test_the_exported_script_runs_as_it_is(finished: Workplace, tiny: Callable[..., list[str]]) -> None:
+    finished.call("export", *tiny())
+    script = finished.folder / "studies" / "pbmc68k-tiny" / "best.py"
+    compile(script.read_text(), str(script), "exec")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["run", "scvi.max_epoch=3"], "max_epochs"),
+        (["plan", "space=tinny"], "Did you mean 'tiny'"),
+        (["run", "resources.cpus=512", *["space=tiny"]], "resources.cpus: a stage wants 512"),
+        (["plan", "space=tiny", "query_cells=1000"], "431"),
+        (["transfer", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["export", "space=tiny", "name=never-run"], "no whole replicate"),
+        (["run", "name=a/b"], "name"),
+    ],
+)
+def test_bad_input_is_refused_with_one_message(words: list[str], expected: str, finished: Workplace) -> None:
+    before = {path for path in (finished.folder / "studies").rglob("trials/*")}
+    said = finished.call(*words, expect=2)
+    assert expected in said.stderr
+    assert "Traceback" not in said.stderr
+    assert {path for path in (finished.folder / "studies").rglob("trials/*")} == before
+
+
+def test_two_runs_of_one_study_at_once(workplace: Workplace, tiny: Callable[..., list[str]]) -> None:
+    first = workplace.start("run", *tiny())
+    lock = workplace.folder / "studies" / "pbmc68k-tiny" / "lock"
+    deadline = time.monotonic() + 60
+    while not (lock.is_file() and lock.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    second = workplace.call("run", *tiny(), expect=2)
+    assert f"process {first.pid}" in second.stderr
+    kill_group(first)
+    first.communicate()
