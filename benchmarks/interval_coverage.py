@@ -15,12 +15,22 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from tables import GROUPS, Planted, chance_for, draw, layout_for, plant_effects, small_design, true_shares
+from simulated_tables import (
+    GROUPS,
+    Planted,
+    chance_for,
+    draw,
+    layout_for,
+    plant_effects,
+    small_design,
+    true_points,
+    true_shares,
+)
 
 from study.anova import Floats, squares
 from study.effects import compare, contrasts_of, weights_of
 from study.intervals import share_bounds
-from study.tables import MIN_SUPPORT, logit, percent
+from study.tables import MIN_SUPPORT, ClassTable
 
 PATTERNS: dict[str, dict[str, float]] = {
     "nothing": {},
@@ -81,14 +91,15 @@ def measure(scenario: Scenario, tables: int, rng: np.random.Generator) -> Measur
     for _ in range(10):
         effects = plant_effects(planted, layout, rng)
         truth = true_shares(planted, effects, layout, rng)
-        correct, total = draw(planted, effects, layout, scenario.replicates, tables // 10, rng)
-        bounds = share_bounds(squares(logit(correct, total), layout), layout, draws=DRAWS)
+        drawn = draw(planted, effects, layout, scenario.replicates, tables // 10, rng)
+        table = ClassTable(drawn.correct, drawn.total, np.empty(0, int), np.empty(0, int))
+        found = squares(table.eta, layout)
+        bounds = share_bounds(found, layout, draws=DRAWS)
         hits.append(_inside(bounds.lower, truth, bounds.upper))
         widths.append(bounds.upper - bounds.lower)
         truths.append(truth)
-        large = draw(planted, effects, layout, 20_000, 1, rng)
-        compared = compare(weights, squares(percent(correct, total), layout), layout)
-        points.append(_inside(compared.lower, weights @ percent(*large)[0].mean(axis=0), compared.upper))
+        compared = compare(weights, table.points, table.slopes, found, layout)
+        points.append(_inside(compared.lower, true_points(planted, effects, drawn.block) @ weights.T, compared.upper))
     by_contrast = np.concatenate(points).mean(axis=0)
     return Measured(
         scenario,

@@ -264,8 +264,8 @@ def chance_variances(mean_squares: Floats, sharing: Sequence[int]) -> Floats:
     raw = (mean_squares - following) / np.asarray(sharing)
     clipped = np.maximum(raw, 0.0)
     total, kept = raw.sum(axis=-1, keepdims=True), clipped.sum(axis=-1, keepdims=True)
-    factor: Floats = np.divide(total, kept, out=np.ones_like(total), where=kept > 0)
-    return clipped * factor
+    scaled: Floats = clipped * np.divide(total, kept, out=np.ones_like(total), where=kept > 0)
+    return scaled
 
 
 def f_test(effect: Floats, df: Floats | int, error: Floats, error_df: NDArray[np.int_]) -> Floats:

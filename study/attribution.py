@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from study.anova import (
     CAUSES,
@@ -43,7 +44,7 @@ from study.findings import (
 )
 from study.intervals import ShareBounds, share_bounds
 from study.plan import Stratum
-from study.tables import ClassTable, class_table, reason_not_to
+from study.tables import ClassTable, class_table, reason_not_to, slope
 
 # A stratum whose error has fewer degrees of freedom says so: an interval then reaches 2.6 standard errors and more,
 # and the standard error itself is known to a third of its value at best.
@@ -147,7 +148,9 @@ def _fit_all(
     for members in whole.values():
         found = squares(np.stack([tables[i].eta for i in members]), layout)
         bounds = share_bounds(found, layout)
-        compared = compare(weights, squares(np.stack([tables[i].points for i in members]), layout), layout)
+        points = np.stack([tables[i].points for i in members])
+        slopes = np.stack([tables[i].slopes for i in members])
+        compared = compare(weights, points, slopes, found, layout)
         for at, i in enumerate(members):
             fits[i] = _Fit(found[at], bounds[at], compared[at], "balanced", "")
     return fits, reasons
@@ -155,11 +158,13 @@ def _fit_all(
 
 def _fit_missing(table: ClassTable, layout: Layout, weights: Floats) -> _Fit:
     """Fit a table with missing trials by the mixed model."""
-    eta, points = fit_unbalanced(table.eta, layout), fit_unbalanced(table.points, layout)
-    missing = int((~table.present).sum())
-    reason = f"{missing} of {table.present.size} trials are missing: a mixed model, approximate"
-    bounds = share_bounds(eta.squares, layout)
-    return _Fit(eta.squares, bounds, compare_unbalanced(weights, points, layout), "mixed model", reason)
+    fit = fit_unbalanced(table.eta, layout)
+    fitted = special.expit(fit.fitted)
+    points = np.where(table.present, table.points, 100 * fitted)
+    slopes = np.where(table.present, table.slopes, slope(fitted))
+    reason = f"{int((~table.present).sum())} of {table.present.size} trials are missing: a mixed model, approximate"
+    bounds = share_bounds(fit.squares, layout)
+    return _Fit(fit.squares, bounds, compare_unbalanced(weights, points, slopes, fit, layout), "mixed model", reason)
 
 
 def _findings(

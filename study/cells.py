@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
 
+from study import files
 from study.config import InputError
 
 log = logging.getLogger(__name__)
@@ -148,16 +146,16 @@ def recode(words: tuple[str, ...], codes: np.ndarray, keep: int = 0) -> tuple[tu
 
 def save(cells: Cells, folder: Path) -> None:
     """Write cells as arrays with checksums; the file that names them comes last, so that a torn write is none."""
-    folder.mkdir(parents=True, exist_ok=True)
     arrays = {f"counts_{part}": getattr(cells.counts, part) for part in STRUCTURE}
     arrays |= {name: getattr(cells, name) for name in ARRAYS}
-    files = {}
+    checksums = {}
     for name, array in arrays.items():
-        _write(folder / f"{name}.npy", partial(np.save, arr=array, allow_pickle=False))
-        files[name] = sha256(folder / f"{name}.npy")
-    facts = {"schema": SCHEMA, "files": files, **{name: list(getattr(cells, name)) for name in WORDS}}
+        with files.writing(folder / f"{name}.npy") as aside:
+            np.save(aside, array, allow_pickle=False)
+        checksums[name] = files.sha256_of(folder / f"{name}.npy")
+    facts = {"schema": SCHEMA, "files": checksums, **{name: list(getattr(cells, name)) for name in WORDS}}
     text = json.dumps({"sha256": _checksum(facts), **facts}, indent=1)
-    _write(folder / "cells.json", lambda file: file.write(text.encode()))
+    files.write(folder / "cells.json", text.encode())
 
 
 def load(folder: Path) -> Cells | None:
@@ -172,7 +170,7 @@ def load(folder: Path) -> Cells | None:
     try:
         facts = json.loads((folder / "cells.json").read_bytes())
         broken = [] if facts.pop("sha256") == _checksum(facts) else ["cells.json"]
-        broken += [name for name, digest in facts["files"].items() if sha256(folder / f"{name}.npy") != digest]
+        broken += [name for name, digest in facts["files"].items() if files.sha256_of(folder / f"{name}.npy") != digest]
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         broken = [str(error)]
     if broken:
@@ -185,24 +183,5 @@ def load(folder: Path) -> Cells | None:
     return Cells(counts=assemble(data, indices, indptr, len(arrays["genes"])), **fields)
 
 
-def sha256(path: Path) -> str:
-    """Return the sha256 of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file in place of the old one, so that at any moment a whole one or none is there."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
 def _checksum(facts: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return files.sha256(json.dumps(facts, sort_keys=True).encode())

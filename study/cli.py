@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -58,6 +59,7 @@ def check(overrides: Overrides = None, as_json: Json = False) -> None:
     report = check_data(configuration.compose(overrides or []))
     to = terminal.console(as_json)
     terminal.show_frames(to, report.tables())
+    terminal.show_notes(to, "warning", report.warnings)
     _print_json(as_json, report.to_json())
     if report.problems:
         raise InputError("\n".join(report.problems))
@@ -82,7 +84,7 @@ def run(overrides: Overrides = None, as_json: Json = False) -> None:
     config = configuration.compose(overrides or [])
     to = terminal.console(as_json)
     with terminal.progress(to) as show:
-        outcome = run_study(config, show)
+        outcome = run_study(config, show, _command(overrides))
     terminal.show_outcome(to, outcome)
     _print_json(as_json, terminal.outcome_facts(outcome))
     if not outcome.complete:
@@ -94,7 +96,7 @@ def report(overrides: Overrides = None, as_json: Json = False) -> None:
     """Attribute what is finished so far and write the report again."""
     from study.run import analyse, open_study
 
-    analysis = analyse(open_study(configuration.compose(overrides or [])))
+    analysis = analyse(open_study(configuration.compose(overrides or [])), _command(overrides))
     to = terminal.console(as_json)
     terminal.show_analysis(to, analysis)
     _print_json(as_json, terminal.analysis_facts(analysis))
@@ -141,6 +143,10 @@ def sync(overrides: Overrides = None) -> None:
 
     shown = sync_study(configuration.compose(overrides or []))
     terminal.console().print(f"MLflow shows {shown} finished trials.")
+
+
+def _command(overrides: list[str] | None) -> str:
+    return shlex.join(["scanvi-study", "run", *(overrides or [])])
 
 
 def _print_json(wanted: bool, values: dict[str, Any]) -> None:

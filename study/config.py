@@ -31,6 +31,7 @@ from pydantic import ValidationError as PydanticError
 
 Level = StrictBool | StrictInt | StrictFloat | StrictStr
 Count = Annotated[int, Field(strict=True, ge=1)]
+Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Outcome = Literal[
     "heldout/recall", "train/recall", "train/precision", "heldout/precision", "query/recall", "query/precision"
@@ -76,7 +77,7 @@ class SimulatedQuery(Model):
     """What is planted in one simulated query."""
 
     cells: Count
-    depth: Annotated[float, Field(gt=0)] = 1.0
+    depth: Positive = 1.0
     novel: Annotated[float, Field(ge=0, lt=1)] = 0.0
     shift: Annotated[float, Field(ge=0)] = 0.0
     composition: tuple[Annotated[float, Field(ge=0)], ...] | None = None
@@ -88,10 +89,19 @@ class SimulateConfig(Model):
     genes: Count
     reference_cells: Count
     classes: Annotated[int, Field(strict=True, ge=2)]
-    separation: Annotated[float, Field(gt=0)] = Field(description="standard deviation of log-fold changes by class")
-    depth: Annotated[float, Field(gt=0)] = Field(description="mean counts of a reference cell")
+    separation: Positive | tuple[Positive, ...] = Field(description="sd of log-fold changes, of all or of each class")
+    depth: Positive = Field(description="mean counts of a reference cell")
     batches: Count
     queries: dict[str, SimulatedQuery]
+
+    @model_validator(mode="after")
+    def _one_value_per_class(self) -> Self:
+        lists: dict[str, object] = {"separation": self.separation}
+        lists |= {f"queries.{name}.composition": query.composition for name, query in self.queries.items()}
+        for name, values in lists.items():
+            if isinstance(values, tuple) and len(values) != self.classes:
+                raise ValueError(f"{name} has {len(values)} values, one for each of {self.classes} classes is expected")
+        return self
 
 
 class DataConfig(Model):

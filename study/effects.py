@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from study.anova import Floats, Layout, Squares
@@ -42,7 +43,7 @@ class Contrast:
 
 @dataclass(frozen=True, eq=False)
 class Compared:
-    """Estimates of contrasts with t intervals and p values, each ``[..., contrast]``, in the units of the table."""
+    """Estimates of contrasts in points with t intervals and p values, each ``[..., contrast]``."""
 
     estimate: Floats
     se: Floats
@@ -110,47 +111,46 @@ def _weights(contrast: Contrast, layout: Layout) -> Floats:
     return weights
 
 
-def compare(weights: Floats, found: Squares, layout: Layout) -> Compared:
-    """Estimate contrasts, each with the error of the strata that it draws on.
-
-    A contrast w has the variance sum over strata of |its part there|^2 MS_E,s / K. Within one stratum that is the
-    usual t test; across strata (a query compared at one epoch level) the degrees of freedom are Satterthwaite's.
+def compare(weights: Floats, points: Floats, slopes: Floats, found: Squares, layout: Layout) -> Compared:
+    """Estimate contrasts in points, each with the error of the strata that it draws on.
 
     Parameters
     ----------
     weights
         Weights on the cells, ``[contrast, cell]``.
+    points
+        Percentages, ``[..., replicate, cell]``.
+    slopes
+        Points per unit on the logit scale at each trial, ``[..., replicate, cell]``.
     found
-        Sums of squares of one or many tables.
+        Sums of squares of the logits.
     layout
         The design.
+
+    Notes
+    -----
+    Chance is even on the logit scale and not in points, where 99% moves less than 80%. So the error comes from the
+    logits and goes through the slope at each trial (delta method): with g = weights x slope, the variance is the sum
+    over strata of |part of g there|^2 MS_E,s / K. Across strata (a query compared at one epoch level) the degrees of
+    freedom are Satterthwaite's. Replicates are taken as they are: the claim is about the cells held out here.
     """
-    parts = weights @ layout.rotation
-    return t_tests(found.mean @ parts.T, stratum_variances(parts, found, layout), error_dfs(found))
+    return t_tests(points.mean(axis=-2) @ weights.T, stratum_variances(weights, slopes, found, layout), found.error_df)
 
 
-def stratum_variances(parts: Floats, found: Squares, layout: Layout) -> Floats:
-    """Return what each stratum, and last the block, adds to the variance of contrasts, ``[..., contrast, stratum]``.
-
-    Parameters
-    ----------
-    parts
-        Contrasts on the rotated columns, ``[contrast, column]``.
-    """
-    # The mean's own column moves with the block, which column_stratum calls -1.
-    member = (layout.column_stratum[:, None] == np.array([*range(len(layout.strata)), -1])).astype(float)
-    block = found.block[..., None] / (found.replicates - 1)
-    mean_squares = np.concatenate([found.error_mean_squares, block], axis=-1)
-    variances: Floats = (parts**2 @ member) * mean_squares[..., None, :] / found.replicates
+def stratum_variances(weights: Floats, slopes: Floats, found: Squares, layout: Layout) -> Floats:
+    """Return what each stratum adds to the variance of contrasts in points, ``[..., contrast, stratum]``."""
+    # Where slopes differ a contrast draws on the replicate's mean too, which has the root's chance.
+    stratum = np.maximum(layout.column_stratum, 0)
+    member = (stratum[:, None] == np.arange(len(layout.strata))).astype(float)
+    replicates = slopes.shape[-2]
+    squared: Floats = np.zeros((*slopes.shape[:-2], len(weights), len(layout.strata)))
+    for r in range(replicates):
+        squared += ((weights * slopes[..., r, None, :]) @ layout.rotation) ** 2 @ member
+    variances: Floats = squared / replicates**2 * found.error_mean_squares[..., None, :]
     return variances
 
 
-def error_dfs(found: Squares) -> Floats:
-    """Return the degrees of freedom of each stratum's error and, last, of the block."""
-    return np.array([*found.error_df, found.replicates - 1], dtype=float)
-
-
-def t_tests(estimate: Floats, variance: Floats, df: Floats) -> Compared:
+def t_tests(estimate: Floats, variance: Floats, df: NDArray[np.int_]) -> Compared:
     """Return t intervals for estimates whose variance is a sum over strata.
 
     Parameters
@@ -165,7 +165,7 @@ def t_tests(estimate: Floats, variance: Floats, df: Floats) -> Compared:
     total = variance.sum(axis=-1)
     weight = (variance**2 / df).sum(axis=-1)
     # With no variance at all any degrees of freedom do: the interval has no width.
-    own_df = np.divide(total**2, weight, out=np.full_like(total, df.max()), where=weight > 0)
+    own_df = np.divide(total**2, weight, out=np.full_like(total, float(df.max())), where=weight > 0)
     se = np.sqrt(total)
     half = stats.t.ppf((1 + LEVEL) / 2, own_df) * se
     size = np.divide(np.abs(estimate), se, out=np.where(np.abs(estimate) > 1e-9, np.inf, 0.0), where=se > 0)

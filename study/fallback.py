@@ -15,23 +15,26 @@ from numpy.typing import NDArray
 from statsmodels.regression.mixed_linear_model import MixedLM, VCSpec
 
 from study.anova import Floats, Layout, Squares
-from study.effects import Compared, error_dfs, stratum_variances, t_tests
+from study.effects import Compared, stratum_variances, t_tests
 
 
 @dataclass(frozen=True, eq=False)
 class Unbalanced:
-    """A mixed model's fit of one table: equivalent sums of squares, and the covariance of the rotated mean.
+    """A mixed model's fit of one table.
 
     Attributes
     ----------
     squares
         Sums of squares of the balanced table with the same tests.
     covariance
-        Covariance of the columns, ``[column, column]``.
+        Covariance of the columns of effects, ``[column, column]``.
+    fitted
+        What each trial is expected to give, missing ones too, ``[replicate, cell]``.
     """
 
     squares: Squares
     covariance: Floats
+    fitted: Floats
 
 
 def fit_unbalanced(table: Floats, layout: Layout) -> Unbalanced:
@@ -71,7 +74,7 @@ def fit_unbalanced(table: Floats, layout: Layout) -> Unbalanced:
     variances = _reml(values / scale, exog, replicate, units[:-1]) * scale**2
     same = sum(v * (unit[:, None] == unit) for v, unit in zip(variances, units, strict=True))
     found = sm.GLS(values, exog, sigma=same).fit()
-    return _as_balanced(np.asarray(found.params), np.asarray(found.normalized_cov_params), df, counts[0], layout)
+    return _as_balanced(np.asarray(found.params), np.asarray(found.normalized_cov_params), df, int(counts[0]), layout)
 
 
 def _units(replicate: NDArray[np.intp], cell: NDArray[np.intp], layout: Layout, stratum: int) -> NDArray[np.intp]:
@@ -101,38 +104,40 @@ def _reml(values: Floats, exog: Floats, replicate: NDArray[np.intp], units: list
 
 def _as_balanced(params: Floats, covariance: Floats, df: NDArray[np.intp], blocks: int, layout: Layout) -> Unbalanced:
     """Return the sums of squares of the balanced table that would give the same Wald tests."""
-    root = np.sqrt(layout.cells)
-    rotate = np.zeros((layout.cells, len(params)))
-    rotate[0, :blocks] = root / blocks
-    rotate[1:, blocks:] = np.eye(layout.cells - 1)
-    mean, covariance = rotate @ params, rotate @ covariance @ rotate.T
-    columns = [layout.column_stratum == s for s in range(len(layout.strata))]
-    mean_squares = np.array([blocks * np.diag(covariance)[mine].mean() for mine in columns])
+    block, effects = params[:blocks], params[blocks:]
+    mean = np.array([np.sqrt(layout.cells) * block.mean(), *effects])
+    columns = np.zeros((layout.cells, layout.cells))
+    columns[1:, 1:] = covariance[blocks:, blocks:]
+    mean_squares = np.array(
+        [blocks * np.diag(columns)[layout.column_stratum == s].mean() for s in range(len(layout.strata))]
+    )
     effect = []
     for t, term in enumerate(layout.terms):
         mine = np.flatnonzero(layout.column_term == t)
-        wald = mean[mine] @ np.linalg.solve(covariance[np.ix_(mine, mine)], mean[mine])
+        wald = mean[mine] @ np.linalg.solve(columns[np.ix_(mine, mine)], mean[mine])
         effect.append(wald * mean_squares[term.stratum])
-    block = layout.cells * ((params[:blocks] - params[:blocks].mean()) ** 2).sum()
-    squares = Squares(mean, np.array(effect), mean_squares * df, df, np.asarray(block), blocks)
-    return Unbalanced(squares, covariance)
+    between = layout.cells * ((block - block.mean()) ** 2).sum()
+    squares = Squares(mean, np.array(effect), mean_squares * df, df, np.asarray(between), blocks)
+    return Unbalanced(squares, columns, block[:, None] + layout.rotation[:, 1:] @ effects)
 
 
-def compare_unbalanced(weights: Floats, fit: Unbalanced, layout: Layout) -> Compared:
-    """Estimate contrasts with the model's own covariance.
+def compare_unbalanced(weights: Floats, points: Floats, slopes: Floats, fit: Unbalanced, layout: Layout) -> Compared:
+    """Estimate contrasts in points with the model's own covariance.
 
     Parameters
     ----------
     weights
         Weights on the cells, ``[contrast, cell]``.
+    points, slopes
+        Percentages and points per logit ``[replicate, cell]``, as fitted where a trial is missing.
     fit
-        The fitted table.
+        The fitted logits.
     layout
         The design.
     """
-    parts = weights @ layout.rotation
-    balanced = stratum_variances(parts, fit.squares, layout)
-    exact = np.einsum("ci,ij,cj->c", parts[:, 1:], fit.covariance[1:, 1:], parts[:, 1:])
-    within = balanced[:, :-1].sum(axis=-1)
-    balanced[:, :-1] *= np.divide(exact, within, out=np.ones_like(within), where=within > 0)[:, None]
-    return t_tests(parts @ fit.squares.mean, balanced, error_dfs(fit.squares))
+    variances = stratum_variances(weights, slopes, fit.squares, layout)
+    parts = (weights * slopes.mean(axis=0)) @ layout.rotation
+    exact = np.einsum("ci,ij,cj->c", parts, fit.covariance, parts)
+    balanced = (parts[:, 1:] ** 2 @ fit.squares.error_mean_squares[layout.column_stratum[1:]]) / fit.squares.replicates
+    variances *= np.divide(exact, balanced, out=np.ones_like(exact), where=balanced > 0)[:, None]
+    return t_tests(points.mean(axis=0) @ weights.T, variances, fit.squares.error_df)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def write(path: Path, content: bytes) -> str:
-    """Write a file atomically and durably; return the sha256 of its content.
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Give a path aside to write to; on leaving, it durably takes the place of `path`.
 
     Raises
     ------
@@ -17,24 +20,38 @@ def write(path: Path, content: bytes) -> str:
         If it cannot be written (a full disk, say). Then no part of it is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    aside = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
     try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        yield aside
+        _flush(aside)
         aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
     finally:
-        os.close(folder)
+        aside.unlink(missing_ok=True)
+    _flush(path.parent)
+
+
+def write(path: Path, content: bytes) -> str:
+    """Write a file as `writing` does; return the sha256 of its content."""
+    with writing(path) as aside:
+        aside.write_bytes(content)
     return sha256(content)
 
 
 def sha256(content: bytes) -> str:
     """Return the sha256 of some bytes, in hex."""
     return hashlib.sha256(content).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Make a file, or the names in a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

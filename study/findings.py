@@ -60,7 +60,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean of an outcome at one level of a factor, in percent, with the interval for another set of replicates."""
+    """Mean of an outcome at one level of a factor, in percent, with its interval on the cells held out here."""
 
     factor: str
     level: Level

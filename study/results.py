@@ -123,7 +123,7 @@ def read_result(directory: Path, key: str) -> Result | None:
 
 def _predictions_intact(directory: Path, result: Result) -> bool:
     try:
-        return files.sha256((directory / "trials" / f"{result.key}.npz").read_bytes()) == result.predictions
+        return files.sha256_of(directory / "trials" / f"{result.key}.npz") == result.predictions
     except FileNotFoundError:
         return False
 

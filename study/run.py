@@ -117,7 +117,7 @@ def open_study(config: StudyConfig) -> Study:
     return Study(config, queries, cells, plan(config, cells, queries))
 
 
-def run(config: StudyConfig, show: Show) -> Outcome:
+def run(config: StudyConfig, show: Show, command: str = "") -> Outcome:
     """Train what is missing of a study, on Ray, mirrored into MLflow; then analyse it.
 
     Parameters
@@ -126,6 +126,8 @@ def run(config: StudyConfig, show: Show) -> Outcome:
         The study.
     show
         Called whenever something changed.
+    command
+        The command that this is, for the report's provenance.
 
     Raises
     ------
@@ -146,7 +148,7 @@ def run(config: StudyConfig, show: Show) -> Outcome:
             if missing:
                 with sweep.cluster(config.resources):
                     _sweep(study, missing, projection, len(before), show)
-            analysis = analyse(study)
+            analysis = analyse(study, command)
             projection.attach([config.directory / "config.yaml", analysis.report, *_tables(config)])
     done = len(analysis.results)
     waiting = len(keys) - done - len(analysis.failures)
@@ -187,7 +189,7 @@ def _sweep(study: Study, missing: Sequence[Stage], projection: tracking.Projecti
                 projection.project_failure(key, tree.reasons[stage.key])
 
 
-def analyse(study: Study) -> Analysis:
+def analyse(study: Study, command: str = "") -> Analysis:
     """Attribute what is finished, judge it, and write tables and report.
 
     Replicates that are still being trained are left out, so that what was stopped is a smaller balanced study; trials
@@ -210,7 +212,7 @@ def analyse(study: Study) -> Analysis:
     for name, frame in frames.items():
         files.write(config.directory / "tables" / f"{name}.csv", frame.to_csv(index=False).encode())
     checks = check(config, tuple(study.cells)).tables()
-    page = report.render(config, study.plan, found, attribution, verdicts, study.cells, checks, failures)
+    page = report.render(config, study.plan, found, attribution, verdicts, study.cells, checks, failures, command)
     path = config.directory / "report.html"
     files.write(path, page.encode())
     return Analysis(found, failures, table, attribution, verdicts, path)

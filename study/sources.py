@@ -13,8 +13,8 @@ import scanpy
 import scipy.sparse as sp
 
 from study import counts as raw
-from study.cells import sha256
 from study.config import DataConfig, InputError
+from study.files import sha256_of
 from study.h5ad import Sheet, check_file, few, named, open_h5ad
 from study.simulate import simulate
 
@@ -99,7 +99,7 @@ def content(config: DataConfig) -> dict[str, str]:
     for dataset, path in _paths(config).items():
         try:
             check_file(path)
-            hashes[dataset] = sha256(path)
+            hashes[dataset] = sha256_of(path)
         except InputError as error:
             problems.append(str(error))
     if problems:

@@ -51,6 +51,11 @@ class ClassTable:
         return percent(self.correct, self.total)
 
     @property
+    def slopes(self) -> Floats:
+        """Points per unit on the logit scale, at each trial."""
+        return slope(special.expit(self.eta))
+
+    @property
     def support(self) -> float:
         """ClassTable counted per trial, on average."""
         return float(np.nanmean(self.total)) if self.present.any() else 0.0
@@ -64,6 +69,11 @@ def logit(correct: Floats, total: Floats) -> Floats:
 def percent(correct: Floats, total: Floats) -> Floats:
     """Return 100 k / n; NaN where n is 0."""
     return 100.0 * np.divide(correct, total, out=np.full_like(correct, np.nan), where=total > 0)
+
+
+def slope(share: Floats) -> Floats:
+    """Return how many points a step of 1 on the logit scale is worth, at a share between 0 and 1."""
+    return 100.0 * share * (1.0 - share)
 
 
 def class_table(table: pd.DataFrame, layout: Layout) -> ClassTable:

@@ -81,8 +81,13 @@ def show_plan(to: Console, study: Study) -> None:
         f"({plan.epochs_separate / plan.epochs_shared:.1f} times fewer; optimiser steps "
         f"{plan.steps_separate / plan.steps_shared:.1f} times)."
     )
-    for note in plan.notes:
-        to.print(f"[yellow]note:[/] {escape(note)}")
+    show_notes(to, "note", plan.notes)
+
+
+def show_notes(to: Console, kind: str, notes: Sequence[str]) -> None:
+    """Print sentences that a person should not miss."""
+    for note in notes:
+        to.print(f"[yellow]{kind}:[/] {escape(note)}")
 
 
 def show_outcome(to: Console, outcome: Outcome) -> None:

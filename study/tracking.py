@@ -46,7 +46,7 @@ def slug(name: str) -> str:
     safe = re.sub(r"[^\w\- .]|^[. ]|[. ]$|\.(?=\.)", lambda found: f":{ord(found[0]):X}:", name)
     if len(safe) <= SLUG_LIMIT:
         return safe
-    return f"{safe[: SLUG_LIMIT - 20]}:~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return f"{safe[: SLUG_LIMIT - 20]}:h{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def unslug(text: str) -> str:

@@ -31,10 +31,9 @@ from scvi.module import SCANVAE, VAE
 from scvi.train._callbacks import SubSampleLabels
 
 from study.config import InputError, ScanviSettings, ScviSettings, Settings, nearest
-from study.data import Cells
+from study.data import UNLABELLED, Cells
 from study.split import Split, query_rows
 
-UNKNOWN = "Unknown"
 KL_WARMUP = 400
 State = dict[str, torch.Tensor]
 _NORM = {"batch": ("both", "none"), "layer": ("none", "both"), "none": ("none", "none")}
@@ -130,7 +129,7 @@ def finetune(
     _prepare(seed, on)
     model = SCANVI.from_scvi_model(
         pretrained,
-        unlabeled_category=UNKNOWN,
+        unlabeled_category=UNLABELLED,
         labels_key="label",
         **_scanvi_arguments(settings.scanvi),
     )
@@ -165,12 +164,12 @@ def operate(
     `scanvi_state` belongs to a scANVI fine-tuned on the reference alone; only the weights of new batches are trained.
     """
     reference = joint_anndata(cells.first(0), parts)
-    SCANVI.setup_anndata(reference, batch_key="batch", labels_key="label", unlabeled_category=UNKNOWN)
+    SCANVI.setup_anndata(reference, batch_key="batch", labels_key="label", unlabeled_category=UNLABELLED)
     trained = SCANVI(reference, **_scvi_arguments(settings.scvi), **_scanvi_arguments(settings.scanvi))
     trained.module.load_state_dict(scanvi_state)
     trained.is_trained_ = True
     _prepare(seed, on)
-    query = _anndata(cells, np.arange(cells.n_reference, cells.counts.shape[0]), np.repeat(UNKNOWN, cells.n_query))
+    query = _anndata(cells, np.arange(cells.n_reference, cells.counts.shape[0]), np.repeat(UNLABELLED, cells.n_query))
     model = SCANVI.load_query_data(query, trained, accelerator=on.accelerator)
     train = query_rows(parts, settings.scvi.batch_size) - cells.n_reference
     rest = np.setdiff1d(np.arange(cells.n_query), train)
@@ -188,8 +187,10 @@ def operate(
 
 def joint_anndata(cells: Cells, parts: Split) -> AnnData:
     """Reference and query over the shared counts, held-out cells labelled as unknown."""
-    labels = np.concatenate([np.asarray(cells.classes, dtype=object)[cells.labels], np.repeat(UNKNOWN, cells.n_query)])
-    labels[parts.held_out] = UNKNOWN
+    labels = np.concatenate(
+        [np.asarray(cells.classes, dtype=object)[cells.labels], np.repeat(UNLABELLED, cells.n_query)]
+    )
+    labels[parts.held_out] = UNLABELLED
     return _anndata(cells, np.arange(cells.counts.shape[0]), labels)
 
 

@@ -21,7 +21,7 @@ from sklearn.metrics import confusion_matrix
 from study import files, train
 from study.cells import Cells
 from study.config import InputError, StudyConfig, nearest
-from study.data import query_names
+from study.data import UNLABELLED, query_names
 from study.split import Split
 from study.twins import prepare
 
@@ -116,7 +116,7 @@ def _write(folder: Path, cells: Cells, kept: dict[str, npt.NDArray[np.float32]])
     table = pd.concat([soft, pd.DataFrame({"max_value": confidence, "max_column": called}, index=soft.index)], axis=1)
     files.write(folder / "predictions.csv", table.to_csv().encode())
     labels = np.concatenate(
-        [np.asarray(cells.classes, dtype=object)[cells.labels], np.repeat("Unknown", cells.n_query)]
+        [np.asarray(cells.classes, dtype=object)[cells.labels], np.repeat(UNLABELLED, cells.n_query)]
     )
     obs = pd.DataFrame(
         {
@@ -132,9 +132,8 @@ def _write(folder: Path, cells: Cells, kept: dict[str, npt.NDArray[np.float32]])
     adata = AnnData(cells.counts.copy(), obs=obs, var=pd.DataFrame(index=cells.genes.astype(str)))
     for key in ("X_scVI", "X_scANVI", "X_umap"):
         adata.obsm[key] = kept[key]
-    aside = folder / ".transfer.h5ad.tmp"
-    adata.write_h5ad(aside, compression="gzip")
-    aside.replace(folder / "transfer.h5ad")
+    with files.writing(folder / "transfer.h5ad") as aside:
+        adata.write_h5ad(aside, compression="gzip")
     matrix = confusion_matrix(cells.labels, best[:n], labels=np.arange(len(cells.classes)))
     for kind, axis in (("recall", 1), ("precision", 0)):
         _write_confusion(folder, kind, matrix / np.maximum(matrix.sum(axis=axis, keepdims=True), 1), cells.classes)

@@ -156,7 +156,7 @@ def test_a_write_that_fails_leaves_no_cells(cells, tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("study.cells.os.fsync", full)
+    monkeypatch.setattr("study.files.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         save(cells, tmp_path)
     assert list(tmp_path.iterdir()) == []

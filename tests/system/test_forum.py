@@ -1,0 +1,84 @@
+"""The forum thread, as a configuration: its layout, its script's mistake, and its study on a small scale."""
+
+import json
+from pathlib import Path
+
+import anndata
+import pandas as pd
+import pytest
+import scanpy as sc
+
+from study import config as configuration
+from study.sources import pbmc68k
+
+from .conftest import Workplace
+
+
+@pytest.fixture
+def tau(tmp_path: Path) -> Path:
+    """An h5ad as the thread has it: `ds_ID` with `ref`, `SORT` with three labels, raw counts in a layer."""
+    cells = pbmc68k()
+    kept = cells.obs["bulk_labels"].isin(["Dendritic", "CD14+ Monocyte", "CD19+ B"])
+    adata = anndata.AnnData(cells.matrix.copy(), obs=cells.obs, var=pd.DataFrame(index=cells.genes))
+    adata.layers["counts"] = adata.X.copy()
+    adata = adata[kept].copy()
+    names = {
+        "1": "ref",
+        "2": "ref",
+        "3": "ref",
+        "4": "query1",
+        "5": "query1",
+        "6": "query2",
+        "7": "query2",
+        "8": "query3",
+    }
+    adata.obs = pd.DataFrame(
+        {
+            "ds_ID": adata.obs["well"].astype(str).map(names),
+            "SORT": adata.obs["bulk_labels"].astype(str),
+        }
+    )
+    path = tmp_path / "tau.h5ad"
+    adata.write_h5ad(path)
+    return path
+
+
+def test_the_threads_settings_are_a_configuration() -> None:
+    config = configuration.compose(["data=forum", "data.path=tau.h5ad", "space=forum", "model=forum"])
+    assert (config.scvi.n_layers, config.scvi.n_latent, config.scvi.max_epochs) == (2, 30, 400)
+    assert (config.scanvi.max_epochs, config.scanvi.n_samples_per_label) == (200, 1000)
+    assert config.scanvi.extra == {"var_activation": "softplus"}
+
+
+def test_the_threads_study_runs(workplace: Workplace, tau: Path) -> None:
+    data = ["data=forum", f"data.path={tau}", "model=forum"]
+    report = json.loads(workplace.call("check", *data, "--json").stdout)
+    assert report["fit"]
+    space = workplace.folder / "search_spaces" / "forum.yaml"
+    text = space.read_text().replace("[25, 50, 100, 200]", "[1, 2]").replace("[100, 1000, all]", "[5, all]")
+    space.write_text(text.replace("replicates: 3", "replicates: 1"))
+    words = [*data, "space=forum", "scvi.max_epochs=2", "scvi.n_hidden=8", "scvi.n_latent=4"]
+    assert json.loads(workplace.call("plan", *words, "--json").stdout)["trials"] == 24
+    facts = json.loads(workplace.call("run", *words, "--json").stdout)
+    assert (facts["trained"], facts["waiting"], facts["failed"]) == (24, 0, {})
+    table = pd.read_csv(workplace.folder / "studies" / "forum-forum" / "tables" / "trials.csv")
+    assert set(table["query"]) == {"query1", "query2", "query3"}
+    assert {f"train/recall/{name}" for name in ("Dendritic", "CD14+ Monocyte", "CD19+ B")} <= set(table.columns)
+
+
+def test_the_threads_mistake_is_caught_by_name(workplace: Workplace, tau: Path) -> None:
+    """`X = layers["counts"]` is an alias: normalising X overwrites the counts, and scVI trains on logarithms."""
+    adata = anndata.read_h5ad(tau)
+    adata.X = adata.layers["counts"]
+    sc.pp.normalize_total(adata, target_sum=1e4)
+    sc.pp.log1p(adata)
+    spoilt = tau.with_name("spoilt.h5ad")
+    adata.write_h5ad(spoilt)
+    said = workplace.call("check", "data=forum", f"data.path={spoilt}", expect=2).stderr
+    for word in (str(spoilt), "log1p", "10,000", "copy()"):
+        assert word in said
+    refused = workplace.call("run", "data=forum", f"data.path={spoilt}", "space=forum", expect=2)
+    assert "Traceback" not in refused.stderr
+    assert not list((workplace.folder / "studies").rglob("trials"))
+    restored = workplace.call("check", "data=forum", f"data.path={spoilt}", "data.restore_counts=true", "--json")
+    assert json.loads(restored.stdout)["fit"]

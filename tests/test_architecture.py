@@ -1,0 +1,54 @@
+"""The order of the house: a module imports only modules before it, and heavy libraries have one door each."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HOUSE = Path(__file__).parent.parent / "study"
+# Read top to bottom, this is the way the data flows.
+ORDER = (
+    *("files", "config", "design", "simulate", "counts", "cells", "h5ad", "sources", "data", "twins", "check"),
+    *("split", "plan", "train", "evaluate", "results", "stage", "sweep", "tracking"),
+    *("anova", "intervals", "effects", "findings", "tables", "fallback", "attribution", "precision", "verdict"),
+    *("figures", "report", "run", "export", "transfer", "terminal", "cli"),
+)
+
+
+def imports(path: Path) -> set[str]:
+    """Names of all modules that a module imports anywhere, `study.x` as such."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"study.{a.name}" for a in node.names} if node.module == "study" else {node.module}
+    return found
+
+
+def test_every_module_has_its_place() -> None:
+    assert {path.stem for path in HOUSE.glob("*.py")} - {"__init__", "__main__"} == set(ORDER)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_modules_import_only_what_comes_before(name: str) -> None:
+    later = set(ORDER[ORDER.index(name) :])
+    mine = {found.split(".")[1] for found in imports(HOUSE / f"{name}.py") if found.startswith("study.")}
+    if name == "terminal":
+        assert mine <= {"plan", "run", "verdict"}
+    assert not mine & later
+
+
+@pytest.mark.parametrize(("library", "door"), [("ray", {"sweep"}), ("mlflow", {"tracking"}), ("hydra", {"config"})])
+def test_each_library_has_one_door(library: str, door: set[str]) -> None:
+    users = {path.stem for path in HOUSE.glob("*.py") if any(i.split(".")[0] == library for i in imports(path))}
+    assert users == door
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "attribution", "stage"])
+def test_these_run_without_ray_and_mlflow(name: str) -> None:
+    code = f"import sys, study.{name}; print([m for m in ('ray', 'mlflow') if m in sys.modules])"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
