@@ -114,7 +114,10 @@ def show_analysis(to: Console, analysis: Analysis) -> None:
     for one in analysis.verdicts:
         left = _not_decomposed(one)
         told = [found for found in one.classes if found.why not in left]
-        rows = [(found.class_name, found.dominant or "cannot tell", found.which) for found in told]
+        rows = [
+            (found.class_name, found.dominant or "cannot tell", found.which if found.real else "none is certain")
+            for found in told
+        ]
         columns = ["class", "runs differ by", "effects that are real"]
         if rows:
             show_frame(to, one.outcome, pd.DataFrame(rows, columns=columns))
