@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,12 +142,13 @@ def run(config: StudyConfig, show: Show, command: str = "") -> Outcome:
         missing = study.plan.missing(before.keys(), results.kept_states(config.directory, study.plan))
         _warn_of_other_versions(before)
         files.write(config.directory / "config.yaml", yaml.safe_dump(dump(config), sort_keys=False).encode())
-        with tracking.Projection(config, study.plan, study.cells) as projection:
+        # Ray first: what does not fit the cluster is refused before MLflow hears of it.
+        workers = sweep.cluster(config.resources) if missing else nullcontext()
+        with workers, tracking.Projection(config, study.plan, study.cells) as projection:
             for result in before.values():
                 projection.project(result)
             if missing:
-                with sweep.cluster(config.resources):
-                    _sweep(study, missing, projection, len(before), show)
+                _sweep(study, missing, projection, len(before), show)
             analysis = analyse(study, command)
             projection.attach([config.directory / "config.yaml", analysis.report, *_tables(config)])
     done = len(analysis.results)
@@ -256,7 +257,7 @@ def sync(config: StudyConfig) -> int:
     found = results.read_all(config.directory, [trial.key for trial in study.plan.trials])
     failures = results.read_failures(config.directory, [t.key for t in study.plan.trials if t.key not in found])
     present = [config.directory / name for name in ("config.yaml", "report.html")]
-    with tracking.Projection(config, study.plan, study.cells) as projection:
+    with _alone(config), tracking.Projection(config, study.plan, study.cells) as projection:
         for result in found.values():
             projection.project(result)
         for key, reason in failures.items():

@@ -1,0 +1,122 @@
+"""Training: the traps of scvi-tools that would spoil a study without a word, each sprung on purpose."""
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from study import config as configuration
+from study import train
+from study.cells import Cells
+from study.config import InputError, StudyConfig
+from study.split import Split, split
+from study.twins import prepare
+
+TINY = ["scvi.n_hidden=8", "scvi.n_latent=3"]
+
+
+@cache
+def pbmc() -> Cells:
+    with tempfile.TemporaryDirectory() as folder:
+        return prepare(configuration.compose().data, ["asis"], Path(folder))["asis"].first(60)
+
+
+def pretrained(config: StudyConfig, parts: Split) -> train.State:
+    states: list[train.State] = []
+    train.pretrain(pbmc(), parts, config, 0, [1], lambda s: states.append(train.state_of(s.model)), train.Hardware())
+    return states[0]
+
+
+def finetuned(config: StudyConfig, epochs: list[int], parts: Split | None = None) -> list[train.Snapshot]:
+    parts = parts or split(pbmc(), 0, 3, config.scvi.batch_size)
+    read: list[train.Snapshot] = []
+    state = pretrained(config, parts)
+    train.finetune(pbmc(), parts, config, 0, epochs, read.append, train.Hardware(), state)
+    return read
+
+
+def test_labelled_cells_are_drawn_anew_each_epoch() -> None:
+    """Given callbacks replace scANVI's own; without `SubSampleLabels` the same five cells would come every epoch."""
+    config = configuration.compose([*TINY, "scanvi.n_samples_per_label=5"])
+    first, third = finetuned(config, [1, 3])
+    assert first.probes["distinct_labelled"]["Dendritic"] == 5
+    assert third.probes["distinct_labelled"]["Dendritic"] > 5
+
+
+def test_no_labelled_minibatch_of_one_cell() -> None:
+    """One labelled cell over the batch size, and BatchNorm would end the training with an error."""
+    parts = split(pbmc(), 0, 3, 128)
+    labels = pbmc().labels[parts.labelled]
+    drawn = sum(min(3, int((labels == code).sum())) for code in np.unique(labels))
+    config = configuration.compose([*TINY, "scanvi.n_samples_per_label=3", f"scvi.batch_size={drawn - 1}"])
+    snapshot = finetuned(config, [1])[0]
+    assert sum(snapshot.probes["distinct_labelled"].values()) == drawn - 1
+
+
+def test_no_joint_minibatch_of_one_cell() -> None:
+    n = split(pbmc(), 0, 3, 10_000).train.size
+    parts = split(pbmc(), 0, 3, n - 1)
+    assert parts.left_out.tolist() == [pbmc().counts.shape[0] - 1], "the last query cell"
+    pretrained(configuration.compose([*TINY, f"scvi.batch_size={n - 1}"]), parts)
+
+
+def test_reading_a_snapshot_disturbs_nothing() -> None:
+    module = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Dropout())
+    module[1].eval()
+    torch.manual_seed(0)
+    np.random.seed(0)
+    expected = (torch.rand(1).item(), np.random.rand())
+    torch.manual_seed(0)
+    np.random.seed(0)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with train.undisturbed(module):
+        assert not any(part.training for part in module.modules())
+        module(torch.rand(4, 2))
+        np.random.rand(3)
+    assert (torch.rand(1).item(), np.random.rand()) == expected
+    assert [part.training for part in module.modules()] == [True, True, False]
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_a_loss_that_is_not_finite_is_an_error() -> None:
+    config = configuration.compose([*TINY, "scanvi.classification_ratio=1e39", "scvi.batch_size=4096"])
+    with pytest.raises(train.TrainingError, match="loss is"):
+        finetuned(config, [2])
+
+
+def test_probabilities_have_a_column_per_class_in_order() -> None:
+    snapshot = finetuned(configuration.compose(TINY), [1])[0]
+    p = train.probabilities(snapshot.model, pbmc())
+    assert p.shape == (pbmc().counts.shape[0], len(pbmc().classes))
+    named = snapshot.model.predict(soft=True)
+    for code, name in enumerate(pbmc().classes):
+        assert np.allclose(p[:, code], named[name], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("scvi.extra={n_layerz: 2}", ["scvi.extra", "n_layerz"]),
+        ("scvi.extra={n_layers: 2}", ["scvi.extra", "n_layers", "set already"]),
+        ("scanvi.extra={use_batch_norm: none}", ["scanvi.extra", "use_batch_norm", "ignores"]),
+        ("scanvi.extra={var_activation: softpluss}", ["var_activation", "softpluss"]),
+    ],
+)
+def test_arguments_that_would_be_ignored_are_refused(override: str, words: list[str]) -> None:
+    with pytest.raises(InputError) as refused:
+        train.check_extra(configuration.compose([override]))
+    for word in words:
+        assert word in str(refused.value)
+
+
+def test_good_extra_arguments_reach_the_module() -> None:
+    config = configuration.compose(
+        [*TINY, "scvi.extra={log_variational: false}", "scanvi.extra={var_activation: softplus}"]
+    )
+    train.check_extra(config)
+    module = finetuned(config, [1])[0].model.module
+    assert module.log_variational is False
+    assert module.z_encoder.var_activation is torch.nn.functional.softplus
