@@ -30,6 +30,7 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. data=forum scvi.n_latent=30")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, all else on standard error.")]
+Pilot = Annotated[str | None, typer.Option("--pilot", help="Take chance from this earlier study.")]
 Config = Annotated[Path | None, typer.Option("--config", help="A whole configuration, such as best.yaml.")]
 
 
@@ -67,13 +68,17 @@ def check(overrides: Overrides = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def plan(overrides: Overrides = None, as_json: Json = False) -> None:
-    """What a study will train, what is shared, and what that saves. Trains nothing."""
-    from study.run import open_study
+def plan(overrides: Overrides = None, as_json: Json = False, pilot: Pilot = None) -> None:
+    """What a study will train, what is shared, what that saves, and how sharp it will be. Trains nothing."""
+    from study.run import expect, open_study
 
     study = open_study(configuration.compose(overrides or []))
-    terminal.show_plan(terminal.console(as_json), study)
-    _print_json(as_json, terminal.plan_facts(study.plan))
+    precision = expect(study, pilot) if study.config.space.design == "factorial" else None
+    to = terminal.console(as_json)
+    terminal.show_plan(to, study)
+    if precision is not None:
+        terminal.show_precision(to, study, precision)
+    _print_json(as_json, terminal.plan_facts(study.plan, precision))
 
 
 @app.command()

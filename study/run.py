@@ -21,11 +21,12 @@ from study import files, report, results, sweep, tracking
 from study.attribution import attribute_study
 from study.cells import Cells
 from study.check import check
-from study.config import InputError, StudyConfig, dump
+from study.config import InputError, StudyConfig, dump, load
 from study.data import query_names
 from study.design import trials_of
-from study.findings import StudyAttribution
-from study.plan import Plan, Stage, plan, strata
+from study.findings import Attribution, StudyAttribution
+from study.plan import Plan, Stage, Stratum, plan, strata
+from study.precision import ASSUMED, Precision, assumptions_from, expected_precision
 from study.results import Result
 from study.twins import prepare
 from study.verdict import Verdict, verdict
@@ -207,7 +208,7 @@ def analyse(study: Study, command: str = "") -> Analysis:
     verdicts: tuple[Verdict, ...] = ()
     if used and config.space.design == "factorial":
         counts = results.counts(study.plan, used, config.outcomes)
-        attribution = attribute_study(counts, study.plan.factors, strata(study.plan.factors, config.scanvi.protocol))
+        attribution = attribute_study(counts, study.plan.factors, _strata(study))
         verdicts = tuple(verdict(attribution, outcome) for outcome in config.outcomes)
         frames |= {"counts": counts, **attribution.to_frames(), "verdicts": verdict_frame(verdicts)}
     for name, frame in frames.items():
@@ -217,6 +218,56 @@ def analyse(study: Study, command: str = "") -> Analysis:
     path = config.directory / "report.html"
     files.write(path, page.encode())
     return Analysis(found, failures, table, attribution, verdicts, path)
+
+
+def expect(study: Study, pilot: str | None) -> Precision:
+    """Return how sharp a study will be, from the chance that an earlier one found, or from stated assumptions.
+
+    Parameters
+    ----------
+    study
+        The study to plan.
+    pilot
+        Name of an earlier study beside it; None: this study's own finished replicates, if there are two.
+
+    Raises
+    ------
+    InputError
+        If there is no such study, or it cannot tell.
+    """
+    assumptions = ASSUMED
+    earlier = study
+    if pilot is not None:
+        path = study.config.root / pilot / "config.yaml"
+        if not path.is_file():
+            raise InputError(f"--pilot {pilot}: there is no {path}. Name a study that has been run.")
+        earlier = open_study(load(path))
+    found = _earlier_chance(earlier)
+    if found is not None:
+        assumptions = assumptions_from(found)
+    elif pilot is not None:
+        raise InputError(f"--pilot {pilot}: it has no attributed result; it needs at least 2 whole replicates.")
+    try:
+        return expected_precision(study.plan.factors, _strata(study), assumptions)
+    except ValueError as error:
+        raise InputError(f"--pilot {pilot}: {error} Choose a pilot that varies the same kinds of settings.") from None
+
+
+def _earlier_chance(study: Study) -> Attribution | None:
+    """What the finished replicates of a study say of held-out recall over all cells; None if they say nothing."""
+    found = results.read_all(study.config.directory, [trial.key for trial in study.plan.trials])
+    whole = _whole_replicates(study.plan, found, {})
+    if len(whole) < 2 or study.config.space.design != "factorial":
+        return None
+    used = {key: result for key, result in found.items() if study.plan.trial[key].trial.replicate.index in whole}
+    table = results.counts(study.plan, used, ["heldout/recall"])
+    overall = attribute_study(table[table.class_name == results.OVERALL], study.plan.factors, _strata(study))
+    (one,) = overall.attributions
+    return None if one.method == "none" else one
+
+
+def _strata(study: Study) -> tuple[Stratum, ...]:
+    return strata(study.plan.factors, study.config.scanvi.protocol)
 
 
 def verdict_frame(verdicts: Sequence[Verdict]) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:  # a terminal only reads what these make; importing them takes seconds
     from study.plan import Plan
+    from study.precision import Precision
     from study.run import Account, Analysis, Outcome, Show, Study
     from study.verdict import Verdict
 
@@ -47,7 +49,7 @@ def _cell(value: object) -> str:
     return escape(str(value))
 
 
-def plan_facts(plan: Plan) -> dict[str, object]:
+def plan_facts(plan: Plan, precision: Precision | None) -> dict[str, object]:
     """Return what `plan` prints, as plain values."""
     return {
         "factors": [{"name": f.name, "role": f.role, "levels": list(f.levels)} for f in plan.factors],
@@ -60,6 +62,7 @@ def plan_facts(plan: Plan) -> dict[str, object]:
         "steps_separate": plan.steps_separate,
         "steps_shared": plan.steps_shared,
         "notes": list(plan.notes),
+        "precision": None if precision is None else asdict(precision),
     }
 
 
@@ -82,6 +85,23 @@ def show_plan(to: Console, study: Study) -> None:
         f"{plan.steps_separate / plan.steps_shared:.1f} times)."
     )
     show_notes(to, "note", plan.notes)
+
+
+def show_precision(to: Console, study: Study, precision: Precision) -> None:
+    """Print the half-widths of 95% intervals to expect with more replicates, and what those cost."""
+    plan = study.plan
+    each = plan.steps_shared / len({trial.trial.replicate.index for trial in plan.trials})
+    counts = sorted({share.replicates for share in precision.shares})
+    rows = [["optimiser steps in all", *(f"{each * count:,.0f}" for count in counts)]]
+    for group in dict.fromkeys(share.group for share in precision.shares):
+        widths = [share.half_width for share in precision.shares if share.group == group]
+        rows.append([f"share of {group}", *(f"± {width:.2f}" for width in widths)])
+    for factor in dict.fromkeys(effect.factor for effect in precision.effects):
+        widths = [effect.half_width for effect in precision.effects if effect.factor == factor]
+        rows.append([f"effect of {factor}", *(f"± {width:.1f} points" for width in widths)])
+    columns = ["95% interval to expect", *(f"{count} replicates" for count in counts)]
+    show_frame(to, f"how sharp it will be ({precision.source})", pd.DataFrame(rows, columns=columns))
+    to.print(precision.statement, markup=False)
 
 
 def show_notes(to: Console, kind: str, notes: Sequence[str]) -> None:

@@ -1,0 +1,34 @@
+"""An installed copy works outside the repository, with the conf/ and search_spaces/ that it brings."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def test_the_wheel_brings_all_it_needs(tmp_path: Path) -> None:
+    wheels, installed, elsewhere = tmp_path / "wheels", tmp_path / "installed", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels), str(REPOSITORY)]
+    subprocess.run(build, check=True)
+    (wheel,) = wheels.glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(installed), str(wheel)], check=True)
+    environment = {**os.environ, "PYTHONPATH": str(installed), "HOME": str(tmp_path)}
+
+    def call(*words: str) -> str:
+        command = [sys.executable, "-c", "import study.cli, sys; print(study.__file__); study.cli.main()", *words]
+        done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=True)
+        where, _, said = done.stdout.partition("\n")
+        assert where.startswith(str(installed)), "the copy under test is the installed one"
+        return said
+
+    assert "96 trials" in call("plan")
+    call("init", "mine")
+    made = {path.relative_to(elsewhere / "mine") for path in (elsewhere / "mine").rglob("*.yaml")}
+    shipped = {
+        path.relative_to(REPOSITORY) for top in ("conf", "search_spaces") for path in (REPOSITORY / top).rglob("*.yaml")
+    }
+    assert made == shipped
