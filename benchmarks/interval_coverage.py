@@ -155,6 +155,7 @@ def summary(found: Sequence[Measured], tables: int, seconds: float) -> dict[str,
         "min_coverage_below_support": min((min(one.shares) for one in below), default=None),
         "min_support": MIN_SUPPORT,
         "min_coverage_effects": min(one.marginal for one in stated),
+        "min_coverage_effects_below_support": min((one.marginal for one in below), default=None),
         "min_coverage_simple_effects": min(one.simple for one in stated),
         "tables_per_scenario": tables,
         "scenarios": len(found),
@@ -169,7 +170,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     parser.add_argument("--tables", type=int, help="simulated tables per scenario")
     options = parser.parse_args()
-    tables = options.tables or (200 if options.quick else 1000)
+    tables = options.tables or (200 if options.quick else 500)
     console = Console(width=200)
     start = time.perf_counter()
     rng = np.random.default_rng(1)

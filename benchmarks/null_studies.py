@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     parser.add_argument("--studies", type=int, help="simulated studies per condition")
     options = parser.parse_args()
-    studies = options.studies or (300 if options.quick else 1000)
+    studies = options.studies or (300 if options.quick else 2000)
     start = time.perf_counter()
     rng = np.random.default_rng(2)
     found = [measure(condition, studies, rng) for condition in conditions(options.quick)]

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from small_studies import train_and_judge
 
 OVERRIDES = ("data=forum", "data.dataset_key=part", "data.reference_value=reference", "data.labels_key=bulk_labels",
              "data.truth_key=bulk_labels", "data.batch_key=well", "data.layer=null", "space=queries")  # fmt: skip
@@ -69,21 +70,10 @@ def main() -> None:
 
 def one_study(number: int) -> Found:
     """Make, train and judge one study in a folder of its own."""
-    from study import config as configuration
-    from study.results import kept_states
-    from study.run import analyse, open_study
-    from study.stage import perform
-    from study.train import Hardware
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "thirds.h5ad"
         write_thirds(path, number)
-        composed = configuration.dump(configuration.compose([*OVERRIDES, f"data.path={path}", f"root={folder}"]))
-        config = configuration.validate({**composed, "space": {**composed["space"], "factors": FACTORS}})
-        study = open_study(config)
-        for stage in study.plan.missing(set(), kept_states(config.directory, study.plan)):
-            perform(stage, study.cells[stage.condition.query], config.directory, Hardware())
-        analysis = analyse(study)
+        analysis = train_and_judge([*OVERRIDES, f"data.path={path}", f"root={folder}"], FACTORS)
     assert analysis.attribution is not None
     blamed = [
         f"{verdict.outcome} {one.class_name}"

@@ -7,59 +7,25 @@ differ in (held-out cells, seed) stands apart. The method and its sources: docs/
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
-from study.anova import (
-    CAUSES,
-    CHANCE,
-    Floats,
-    Layout,
-    Squares,
-    block_variances,
-    chance_variances,
-    effect_variances,
-    f_test,
-    layout_of,
-    squares,
-)
+from study.anova import CAUSES, Floats, Layout, layout_of, squares
 from study.config import Level
+from study.decomposition import Decomposition, describe
 from study.design import Factor
-from study.effects import Compared, Contrast, adjust_effects, compare, contrasts_of, holm, weights_of
+from study.effects import Contrast, adjust_effects, compare, contrasts_of, holm, weights_of
 from study.fallback import compare_unbalanced, fit_unbalanced
-from study.findings import (
-    AnovaRow,
-    Attribution,
-    Block,
-    ChancePart,
-    Effect,
-    Mean,
-    Method,
-    Sensitivity,
-    Share,
-    StudyAttribution,
-)
-from study.intervals import ShareBounds, share_bounds
+from study.findings import Attribution, StudyAttribution
+from study.intervals import share_bounds
 from study.plan import Stratum
+from study.random_design import attribute_random
 from study.tables import ClassTable, class_table, reason_not_to, slope
 
-# A stratum whose error has fewer degrees of freedom says so: an interval then reaches 2.6 standard errors and more,
-# and the standard error itself is known to a third of its value at best.
-FEW_DF = 6
-
-
-@dataclass(frozen=True, eq=False)
-class _Fit:
-    """One decomposed table, before correction over the whole study."""
-
-    squares: Squares
-    bounds: ShareBounds
-    compared: Compared
-    method: Method
-    reason: str
+NAMES = ["outcome", "class_name"]
 
 
 def attribute_study(
@@ -77,7 +43,8 @@ def attribute_study(
         factor, `replicate`, `seed`, `fold`, `correct`, `total`. For macro recall `correct` is the mean recall times
         `total`. A failed trial has NaN in `correct`, or no row.
     factors
-        The factors of the crossed design.
+        The factors of the crossed design. If one has no levels (it was drawn from a range) the design is a random
+        one, and `study.random_design` takes it.
     strata
         The levels of the stage tree from the root, each with the factors that act there.
     baselines
@@ -94,11 +61,12 @@ def attribute_study(
     ValueError
         If the table and the design do not fit each other.
     """
+    parts = {(str(outcome), str(name)): rows for (outcome, name), rows in table.groupby(NAMES, sort=False)}
+    if any(not factor.levels for factor in factors):
+        drawn = [attribute_random(*name, rows, factors, strata) for name, rows in parts.items()]
+        return StudyAttribution(tuple(factors), tuple(strata), _corrected(drawn))
     layout = layout_of(factors, strata)
-    tables = {
-        (str(outcome), str(name)): class_table(rows, layout)
-        for (outcome, name), rows in table.groupby(["outcome", "class_name"], sort=False)
-    }
+    tables = {name: class_table(rows, layout) for name, rows in parts.items()}
     return StudyAttribution(layout.factors, layout.strata, attribute_tables(tables, layout, baselines))
 
 
@@ -132,9 +100,9 @@ def attribute(
 
 def _fit_all(
     tables: list[ClassTable], reasons: list[str], layout: Layout, weights: Floats
-) -> tuple[list[_Fit | None], list[str]]:
+) -> tuple[list[Decomposition | None], list[str]]:
     """Fit what can be fitted: complete tables together, those with missing trials one by one."""
-    fits: list[_Fit | None] = [None] * len(tables)
+    fits: list[Decomposition | None] = [None] * len(tables)
     reasons = list(reasons)
     whole: dict[int, list[int]] = {}
     for i, table in enumerate(tables):
@@ -152,65 +120,49 @@ def _fit_all(
         slopes = np.stack([tables[i].slopes for i in members])
         compared = compare(weights, points, slopes, found, layout)
         for at, i in enumerate(members):
-            fits[i] = _Fit(found[at], bounds[at], compared[at], "balanced", "")
+            fits[i] = Decomposition(found[at], bounds[at], compared[at], "balanced", "")
     return fits, reasons
 
 
-def _fit_missing(table: ClassTable, layout: Layout, weights: Floats) -> _Fit:
+def _fit_missing(table: ClassTable, layout: Layout, weights: Floats) -> Decomposition:
     """Fit a table with missing trials by the mixed model."""
     fit = fit_unbalanced(table.eta, layout)
     fitted = special.expit(fit.fitted)
     points = np.where(table.present, table.points, 100 * fitted)
     slopes = np.where(table.present, table.slopes, slope(fitted))
     reason = f"{int((~table.present).sum())} of {table.present.size} trials are missing: a mixed model, approximate"
-    bounds = share_bounds(fit.squares, layout)
-    return _Fit(fit.squares, bounds, compare_unbalanced(weights, points, slopes, fit, layout), "mixed model", reason)
+    compared = compare_unbalanced(weights, points, slopes, fit, layout)
+    return Decomposition(fit.squares, share_bounds(fit.squares, layout), compared, "mixed model", reason)
 
 
 def _findings(
     tables: Mapping[tuple[str, str], ClassTable],
-    fits: Sequence[_Fit | None],
+    fits: Sequence[Decomposition | None],
     reasons: Sequence[str],
     contrasts: Sequence[Contrast],
     layout: Layout,
 ) -> tuple[Attribution, ...]:
     """Correct over the study, and put the numbers into words and values."""
     adjusted = _adjusted([outcome for outcome, _ in tables], fits, contrasts, layout)
-    named_strata = _strata_of(contrasts, layout)
     found = []
     for i, ((outcome, name), table) in enumerate(tables.items()):
-        fit, reason = fits[i], reasons[i]
-        points = table.points
+        points, fit = table.points, fits[i]
         shown = Attribution(
             outcome,
             name,
             "none",
-            reason,
+            reasons[i],
             float(np.nanmean(points)) if np.isfinite(points).any() else float("nan"),
             table.support,
             int(table.present.sum()),
             len(table.correct),
         )
-        if fit:
-            p_groups, p_effects = adjusted[i]
-            shown = replace(
-                shown,
-                method=fit.method,
-                reason=fit.reason,
-                shares=_shares(fit.bounds, p_groups, layout),
-                chance=_chance(fit, layout),
-                block=_block(fit, table, layout),
-                means=_means(fit.compared, contrasts),
-                effects=_effects(fit.compared, p_effects, contrasts, named_strata, layout),
-                anova=_anova(fit.squares, layout),
-                sensitivity=_sensitivity(fit.squares, layout),
-            )
-        found.append(shown)
+        found.append(describe(shown, fit, table, adjusted[i], contrasts, layout) if fit else shown)
     return tuple(found)
 
 
 def _adjusted(
-    outcomes: Sequence[str], fits: Sequence[_Fit | None], contrasts: Sequence[Contrast], layout: Layout
+    outcomes: Sequence[str], fits: Sequence[Decomposition | None], contrasts: Sequence[Contrast], layout: Layout
 ) -> dict[int, tuple[Floats, Floats]]:
     """Return, by table, the p values of groups ``[3]`` and effects ``[contrast]``, corrected within each outcome."""
     had = np.array([group in layout.groups for group in CAUSES])
@@ -225,166 +177,16 @@ def _adjusted(
     return found
 
 
-def _shares(bounds: ShareBounds, p_adjusted: Floats, layout: Layout) -> tuple[Share, ...]:
-    """Return the shares of the groups that the design has, and of chance."""
-    found = []
-    for g, group in enumerate((*CAUSES, CHANCE)):
-        interval = (float(bounds.estimate[g]), float(bounds.lower[g]), float(bounds.upper[g]))
-        if group == CHANCE:
-            found.append(Share(group, *interval, None, None))
-        elif group in layout.groups:
-            found.append(Share(group, *interval, float(bounds.p[g]), float(p_adjusted[g])))
-    return tuple(found)
-
-
-def _chance(fit: _Fit, layout: Layout) -> tuple[ChancePart, ...]:
-    """Return chance split by stratum, with a warning where its degrees of freedom are few."""
-    variances = chance_variances(fit.squares.error_mean_squares, layout.sharing)
-    found = []
-    for s, stratum in enumerate(layout.strata):
-        df, bounds = int(fit.squares.error_df[s]), fit.bounds
-        share, lower, upper = (
-            float(bound[s]) for bound in (bounds.stratum_estimate, bounds.stratum_lower, bounds.stratum_upper)
-        )
-        note = few_df_note(layout, s, fit.squares.replicates, df)
-        found.append(ChancePart(stratum.name, stratum.label, share, lower, upper, float(variances[s]), df, note))
-    return tuple(found)
-
-
-def few_df_note(layout: Layout, stratum: int, replicates: int, df: int) -> str:
-    """Return a warning for a stratum with few degrees of freedom, such as "3 query x 3 replicates: 4 degrees ..."."""
-    if df >= FEW_DF:
-        return ""
-    names = {name for above in layout.strata[: stratum + 1] for name in above.factors}
-    sizes = [f"{len(factor.levels)} {factor.name}" for factor in layout.factors if factor.name in names]
-    return (
-        f"{' x '.join(sizes)} x {replicates} replicates: {df} degrees of freedom, too few for more than a rough "
-        "statement; more replicates help"
-    )
-
-
-def _block(fit: _Fit, table: ClassTable, layout: Layout) -> Block:
-    """Return what replicates differ in, split where seeds and folds are crossed."""
-    means = np.nanmean(table.eta, axis=1)
-    if fit.method == "mixed model":
-        # Replicates that miss different trials are compared by their adjusted means: only the total is known then.
-        error = float(fit.squares.error_mean_squares[0])
-        total = float(fit.squares.block / (fit.squares.replicates - 1) - error) / layout.cells
-        parts = {"block": total}
-    else:
-        parts = block_variances(means, float(fit.squares.error_mean_squares[0]), table.seeds, table.folds, layout)
-    chance = float(chance_variances(fit.squares.error_mean_squares, layout.sharing).sum())
-    whole = chance / float(fit.bounds.estimate[-1]) if fit.bounds.estimate[-1] > 0 else np.inf
-    return Block(
-        variance=parts["block"],
-        relative=parts["block"] / whole,
-        df=fit.squares.replicates - 1,
-        seed=parts.get("seed"),
-        fold=parts.get("fold"),
-        both=parts.get("both"),
-    )
-
-
-def _means(compared: Compared, contrasts: Sequence[Contrast]) -> tuple[Mean, ...]:
-    """Return the marginal means, their intervals cut to what a percentage can be."""
-    return tuple(
-        Mean(
-            contrast.factor,
-            contrast.level,
-            float(compared.estimate[c]),
-            float(max(compared.lower[c], 0.0)),
-            float(min(compared.upper[c], 100.0)),
-        )
-        for c, contrast in enumerate(contrasts)
-        if contrast.kind == "mean"
-    )
-
-
-def _strata_of(contrasts: Sequence[Contrast], layout: Layout) -> list[str]:
-    """Return the strata whose error each contrast has, in words."""
-    parts = weights_of(contrasts, layout) @ layout.rotation
-    used = [np.unique(layout.column_stratum[np.abs(row) > 1e-9]) for row in parts]
-    return [" + ".join(layout.strata[s].name for s in row if s >= 0) for row in used]
-
-
-def _effects(
-    compared: Compared, p_adjusted: Floats, contrasts: Sequence[Contrast], strata: Sequence[str], layout: Layout
-) -> tuple[Effect, ...]:
-    """Return marginal and simple effects, largest first."""
-    role = {factor.name: factor.role for factor in layout.factors}
-    found = [
-        Effect(
-            kind=contrast.kind,
-            factor=contrast.factor,
-            level=contrast.level,
-            baseline=contrast.baseline,
-            at_factor=contrast.at[0] if contrast.at else None,
-            at_level=contrast.at[1] if contrast.at else None,
-            role=role[contrast.factor],
-            strata=strata[c],
-            points=float(compared.estimate[c]),
-            lower=float(compared.lower[c]),
-            upper=float(compared.upper[c]),
-            se=float(compared.se[c]),
-            df=float(compared.df[c]),
-            p=float(compared.p[c]),
-            p_adjusted=float(p_adjusted[c]),
-        )
-        for c, contrast in enumerate(contrasts)
-        if contrast.kind != "mean" and contrast.baseline is not None
-    ]
-    return tuple(sorted(found, key=lambda effect: -abs(effect.points)))
-
-
-def _anova(found: Squares, layout: Layout) -> tuple[AnovaRow, ...]:
-    """Return the table of the analysis of variance, each stratum's effects followed by its error."""
-    by_term = (layout.column_term[:, None] == np.arange(len(layout.terms))).astype(float)
-    variances = effect_variances(found, layout) @ by_term
-    errors, chance = found.error_mean_squares, chance_variances(found.error_mean_squares, layout.sharing)
-    rows = []
-    for s, stratum in enumerate(layout.strata):
-        for t, term in enumerate(layout.terms):
-            if term.stratum != s:
-                continue
-            ss, ms = float(found.effect[t]), float(found.effect[t]) / term.df
-            p = float(f_test(found.effect[t], term.df, found.error[s], found.error_df[s]))
-            ratio = float(ms / errors[s]) if errors[s] > 0 else (np.inf if ss > 0 else 0.0)
-            rows.append(
-                AnovaRow(
-                    term.name, term.order, term.group, stratum.name, term.df, ss, ms, ratio, p, float(variances[t])
-                )
-            )
-        df, ss = int(found.error_df[s]), float(found.error[s])
-        rows.append(
-            AnovaRow(
-                f"error ({stratum.name})",
-                0,
-                CHANCE,
-                stratum.name,
-                df,
-                ss,
-                float(errors[s]),
-                None,
-                None,
-                float(chance[s]),
-            )
-        )
-    return tuple(rows)
-
-
-def _sensitivity(found: Squares, layout: Layout) -> tuple[Sensitivity, ...]:
-    """Return total-order Sobol indices and Shapley shares of the factors (Sobol 1993, Owen 2014).
-
-    Of each effect's variance the total-order index counts all for each factor in it, the Shapley share an equal part.
-    """
-    columns = effect_variances(found, layout)
-    involved = layout.column_factors.astype(float)
-    fair = involved / np.maximum(involved.sum(axis=1, keepdims=True), 1.0)
-    total, shapley = np.maximum(columns @ involved, 0.0), np.maximum(columns @ fair, 0.0)
-    group = np.array([layout.terms[t].group for t in layout.column_term[1:]])
-    causes = sum(max(float(columns[1:][group == name].sum()), 0.0) for name in CAUSES)
-    whole = causes + float(chance_variances(found.error_mean_squares, layout.sharing).sum())
-    return tuple(
-        Sensitivity(factor.name, factor.role, float(total[f] / whole), float(shapley[f] / whole))
-        for f, factor in enumerate(layout.factors)
-    )
+def _corrected(found: Sequence[Attribution]) -> tuple[Attribution, ...]:
+    """Correct the p values of a random design by Holm over all classes of an outcome."""
+    corrected = []
+    for one in found:
+        family = [other for other in found if other.outcome == one.outcome]
+        groups = [share.p for other in family for share in other.shares if share.p is not None]
+        effects = [effect.p for other in family for effect in other.effects]
+        by_p = dict(zip(groups, holm(np.array(groups)).tolist(), strict=True))
+        by_effect = dict(zip(effects, holm(np.array(effects)).tolist(), strict=True))
+        shares = (replace(s, p_adjusted=None if s.p is None else by_p[s.p]) for s in one.shares)
+        tested = (replace(effect, p_adjusted=by_effect[effect.p]) for effect in one.effects)
+        corrected.append(replace(one, shares=tuple(shares), effects=tuple(tested)))
+    return tuple(corrected)

@@ -36,6 +36,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Outcome = Literal[
     "heldout/recall", "train/recall", "train/precision", "heldout/precision", "query/recall", "query/precision"
 ]
+Control = Literal["none", "self", "surgery", "shuffled", "repeat", "logistic"]
 GROUPS = ("data", "model", "resources", "tracking", "space")
 SEED_LIMIT = 2**32
 
@@ -63,6 +64,8 @@ class QuerySpec(Model):
     thin: Share | None = Field(None, description="keep each count with this probability (binomial thinning)")
     compose: dict[str, Annotated[float, Field(ge=0)]] | None = Field(None, description="share of cells of each label")
     drop: tuple[str, ...] | None = Field(None, description="labels whose cells are left out")
+    match_size: StrictBool = Field(False, description="as few cells as the smallest query that is matched so")
+    match_depth: StrictBool = Field(False, description="thinned to the shallowest query that is matched so")
 
     @model_validator(mode="after")
     def _one_make_up(self) -> Self:
@@ -70,6 +73,8 @@ class QuerySpec(Model):
             raise ValueError("'compose' and 'drop' both set the make-up of a query: give one of them")
         if self.compose is not None and sum(self.compose.values()) <= 0:
             raise ValueError("'compose' needs at least one share above 0")
+        if self.thin is not None and self.match_depth:
+            raise ValueError("'thin' and 'match_depth' both set the depth of a query: give one of them")
         return self
 
 
@@ -165,6 +170,9 @@ class Settings(Model):
 
     query: str | None = Field(None, description="which query; the first of data.queries if absent")
     query_cells: Count | Literal["all"] = Field("all", description="the first so many query cells")
+    query_draw: Annotated[int, Field(strict=True, ge=0)] = Field(
+        0, description="0: the first of its cells in their fixed random order; 1, 2, ...: other random draws"
+    )
     budget: Literal["epochs", "steps"] = Field("epochs", description="epochs as stated, or matched in optimiser steps")
     scvi: ScviSettings
     scanvi: ScanviSettings
@@ -255,6 +263,7 @@ class SearchSpace(Model):
     replicates: Count | Crossed
     folds: Annotated[int, Field(strict=True, ge=2)] = Field(3, description="parts of the reference held out in turn")
     points: Count | None = Field(None, description="settings drawn by a random design")
+    controls: tuple[Control, ...] = Field((), description="trials beside the table, each with an expected outcome")
 
     @model_validator(mode="after")
     def _design_fits(self) -> Self:
@@ -265,6 +274,8 @@ class SearchSpace(Model):
             raise ValueError("'levels: all' means every query, so it belongs to the factor 'query' alone")
         if (self.design == "random") != (self.points is not None):
             raise ValueError("'points' (how many settings to draw) belongs to 'design: random', and only there")
+        if len(set(self.controls)) < len(self.controls):
+            raise ValueError(f"controls {list(self.controls)} contain a duplicate; name each control once")
         return self
 
 

@@ -42,12 +42,13 @@ class Replicate:
 
 @dataclass(frozen=True)
 class Trial:
-    """One design point in one replicate, with its settings resolved."""
+    """One design point in one replicate, with its settings resolved; or, beside the table, one trial of a control."""
 
     levels: tuple[tuple[str, Level], ...]
     settings: Settings
     query: str
     replicate: Replicate
+    control: str = ""
 
 
 def role_of(name: str) -> Role:
@@ -123,6 +124,45 @@ def trials_of(config: StudyConfig, queries: Sequence[str]) -> tuple[Trial, ...]:
                 raise InputError(f"query: {query!r} is no query.{nearest(query, queries)} Known: {', '.join(queries)}.")
             trials.append(Trial(levels, settings, query, replicate))
     return tuple(trials)
+
+
+def controls_of(config: StudyConfig, queries: Sequence[str]) -> tuple[Trial, ...]:
+    """Return the trials of the controls: in each replicate the base trial, then each control's variants of it.
+
+    The base trial has the study's settings, and the first level of each factor. `surgery` has a trial for each query
+    of the design, and one for the reference that they are mapped onto.
+    """
+    if not config.space.controls:
+        return ()
+    factors = {factor.name: factor for factor in factors_of(config.space, queries)}
+    settings = config.settings({name: factor.levels[0] for name, factor in factors.items() if factor.levels})
+    query = settings.query if settings.query is not None else queries[0]
+    alone = _changed(settings, protocol="joint")
+    mapped = factors["query"].levels if "query" in factors else (query,)
+    arms: dict[str, list[tuple[Settings, str]]] = {
+        "none": [(alone, "none")],
+        "self": [(settings, "self")],
+        # The reference model before a query is mapped onto it, then each query.
+        "surgery": [
+            (alone.model_copy(update={"budget": "epochs"}), "none"),
+            *((_changed(settings, protocol="surgery"), str(name)) for name in mapped if name != "none"),
+        ],
+        "shuffled": [(settings, query)],
+        "repeat": [(settings, query)],
+        "logistic": [(settings, query)],
+    }
+    wanted = [("base", [(settings, query)]), *((name, arms[name]) for name in config.space.controls)]
+    return tuple(
+        Trial((), values, name, replicate, control)
+        for replicate in replicates_of(config.space)
+        for control, variants in wanted
+        for values, name in variants
+    )
+
+
+def _changed(settings: Settings, **scanvi: Any) -> Settings:
+    """Return the settings with some of scANVI's changed."""
+    return settings.model_copy(update={"scanvi": settings.scanvi.model_copy(update=scanvi)})
 
 
 def _points(space: SearchSpace, queries: Sequence[str]) -> Iterator[tuple[tuple[str, Level], ...]]:

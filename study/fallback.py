@@ -6,16 +6,17 @@ squares of an equivalent balanced table, so that shares, intervals and tests are
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import statsmodels.api as sm
 from numpy.typing import NDArray
-from statsmodels.regression.mixed_linear_model import MixedLM, VCSpec
+from scipy.linalg import solve_triangular
+from scipy.optimize import minimize
 
 from study.anova import Floats, Layout, Squares
-from study.effects import Compared, stratum_variances, t_tests
+from study.effects import Compared, most_df, stratum_variances, t_tests
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +70,8 @@ def fit_unbalanced(table: Floats, layout: Layout) -> Unbalanced:
     if np.linalg.matrix_rank(exog) < exog.shape[1]:
         raise ValueError("too few trials are left: some effects cannot be told apart")
 
-    values, scale = table[replicate, cell], float(np.nanstd(table))
-    # The scale is arbitrary to the model, and not to its optimiser.
-    variances = _reml(values / scale, exog, replicate, units[:-1]) * scale**2
+    values = table[replicate, cell]
+    variances = reml(values, exog, units[:-1])
     same = sum(v * (unit[:, None] == unit) for v, unit in zip(variances, units, strict=True))
     found = sm.GLS(values, exog, sigma=same).fit()
     return _as_balanced(np.asarray(found.params), np.asarray(found.normalized_cov_params), df, int(counts[0]), layout)
@@ -85,21 +85,52 @@ def _units(replicate: NDArray[np.intp], cell: NDArray[np.intp], layout: Layout, 
     return np.unique(np.column_stack([replicate, *kept]), axis=0, return_inverse=True)[1].ravel()
 
 
-def _reml(values: Floats, exog: Floats, replicate: NDArray[np.intp], units: list[NDArray[np.intp]]) -> Floats:
-    """Return the variance of each random term and, last, of what is left."""
+def reml(values: Floats, exog: Floats, units: Sequence[NDArray[np.intp]]) -> Floats:
+    """Return the variance of each random term and, last, of what is left, by restricted maximum likelihood.
+
+    Written out (Patterson & Thompson 1971) because the search of statsmodels' MixedLM stops at its start on some
+    tables and reports that as converged; its likelihood is the same, and a test compares the two.
+
+    Parameters
+    ----------
+    values
+        Values, ``[trial]``.
+    exog
+        Fixed effects, ``[trial, column]``, of full rank.
+    units
+        For each random term the unit that each trial belongs to.
+
+    Raises
+    ------
+    ValueError
+        If it does not converge.
+    """
+    free = len(values) - exog.shape[1]
+    shared = [(unit[:, None] == unit).astype(float) for unit in units]
+
+    def solve(ratios: Floats) -> tuple[float, float]:
+        """Return the log likelihood (times -2) and the variance of what is left, given the others in its units."""
+        same = np.eye(len(values)) + sum(ratio * matrix for ratio, matrix in zip(ratios, shared, strict=True))
+        root = np.linalg.cholesky(same)
+        white = solve_triangular(root, np.column_stack([exog, values]), lower=True)
+        triangle = np.linalg.qr(white).R
+        left = triangle[-1, -1] ** 2 / free
+        logs = 2 * np.log(np.diag(root)).sum() + 2 * np.log(np.abs(np.diag(triangle)[:-1])).sum()
+        return float(logs + free * np.log(left)), float(left)
+
     if not units:
-        return np.array([sm.OLS(values, exog).fit().scale])
-    own = [[unit[replicate == group] for group in np.unique(replicate)] for unit in units]
-    columns = [[[str(name) for name in np.unique(one)] for one in term] for term in own]
-    matrices = [[(one[:, None] == np.unique(one)).astype(float) for one in term] for term in own]
-    terms = VCSpec([str(s) for s in range(len(units))], columns, matrices)
-    with warnings.catch_warnings():
-        # A variance of 0 is an ordinary result here; whether it converged is checked below.
-        warnings.simplefilter("ignore")
-        found = MixedLM(values, exog, replicate, exog_vc=terms).fit(reml=True, method=["lbfgs", "powell"])
-    if not (found.converged and np.isfinite(found.vcomp).all()):
+        return np.array([solve(np.empty(0))[1]])
+
+    def cost(ratios: Floats) -> float:
+        return solve(ratios)[0]
+
+    starts = [np.full(len(units), start) for start in (0.1, 2.0)]
+    found = [minimize(cost, start, bounds=[(0, 1e4)] * len(units)) for start in starts]
+    best = min(found, key=lambda one: float(one.fun))
+    if not (best.success and np.isfinite(best.fun)):
         raise ValueError("the mixed model did not converge on the trials that are left")
-    return np.array([*found.vcomp, found.scale])
+    left = solve(best.x)[1]
+    return np.array([*best.x * left, left])
 
 
 def _as_balanced(params: Floats, covariance: Floats, df: NDArray[np.intp], blocks: int, layout: Layout) -> Unbalanced:
@@ -139,5 +170,6 @@ def compare_unbalanced(weights: Floats, points: Floats, slopes: Floats, fit: Unb
     parts = (weights * slopes.mean(axis=0)) @ layout.rotation
     exact = np.einsum("ci,ij,cj->c", parts, fit.covariance, parts)
     balanced = (parts[:, 1:] ** 2 @ fit.squares.error_mean_squares[layout.column_stratum[1:]]) / fit.squares.replicates
+    most = most_df(weights, fit.squares, layout)
     variances *= np.divide(exact, balanced, out=np.ones_like(exact), where=balanced > 0)[:, None]
-    return t_tests(points.mean(axis=0) @ weights.T, variances, fit.squares.error_df)
+    return t_tests(points.mean(axis=0) @ weights.T, variances, fit.squares.error_df, most)

@@ -17,12 +17,14 @@ from scipy import stats
 from study.config import Level
 from study.design import Factor
 from study.findings import Attribution, Effect, StudyAttribution
+from study.flips import REPLICATE, Flips
 from study.plan import Condition, Plan, PlannedTrial
 from study.results import MACRO, OVERALL, Result
 
 # Enough to see what matters; effects.csv has them all.
 MOST_EFFECTS = 60
 MOST_SCHEDULES = 100
+MOST_TRANSITIONS = 15
 LABELS = {
     "heldout/recall": ("Held-out recall", "on cells that no training saw: what to trust"),
     "train/recall": ("Training recall", "on the cells that were trained on: flatters"),
@@ -60,7 +62,8 @@ def outcome_label(outcome: str) -> tuple[str, str]:
 
 def condition_label(condition: Condition) -> str:
     """Return a condition in words."""
-    return f"{condition.query}, {condition.cells:,} cells" if condition.cells else condition.query
+    draw = f", draw {condition.draw}" if condition.draw else ""
+    return f"{condition.query}, {condition.cells:,} cells{draw}" if condition.cells else condition.query
 
 
 def class_names(results: Mapping[str, Result]) -> list[str]:
@@ -146,6 +149,75 @@ def schedules(plan: Plan, results: Mapping[str, Result]) -> tuple[pd.DataFrame, 
     # One row per class, as a heat map wants them.
     turned = [list(row) for row in zip(*draws, strict=True)]
     return pd.DataFrame(rows), {"classes": names, "values": turned}
+
+
+def mechanism(plan: Plan, results: Mapping[str, Result]) -> pd.DataFrame:
+    """Return what the probes say of each condition, as means over its finished trials."""
+    members: dict[Condition, list[Result]] = {}
+    for trial in plan.trials:
+        if trial.key in results:
+            members.setdefault(trial.condition, []).append(results[trial.key])
+    rows = []
+    for condition, found in members.items():
+        row: Json = {"condition": condition_label(condition), "trials": len(found)}
+        row["unlabelled share of training cells"] = _mean(one.probes.get("unlabelled_share") for one in found)
+        row["distance of the query"] = _mean(one.probes.get("latent_distance") for one in found)
+        for part, label in (("heldout", "held-out"), ("train", "training")):
+            name, metric = f"reestimated_{part}_macro_recall", f"{part}/macro_recall"
+            gaps = [100 * (one.probes[name] - one.metrics[metric]) for one in found if name in one.probes]
+            row[f"BatchNorm from the reference alone: {label} points"] = _mean(gaps)
+        row["calibration error (ECE)"] = _mean(one.metrics.get("heldout/ece") for one in found)
+        rows.append(row)
+    return pd.DataFrame(rows).dropna(axis="columns", how="all")
+
+
+def flip_chart(flips: Flips | None) -> Json:
+    """Return the share of cells that ever flip, in percent: for all and each class, held-out and training cells."""
+    if flips is None:
+        return {"names": [], "series": []}
+    rates = _flip_rates(flips, "class")
+    return {
+        "names": list(rates.index),
+        "series": [
+            {"name": f"{part} cells", "values": [number(100 * value, 2) for value in rates[part, "ever"]]}
+            for part in ("held-out", "training")
+        ],
+    }
+
+
+def flip_tables(flips: Flips) -> list[tuple[str, pd.DataFrame]]:
+    """Return how often cells flip, by class and by batch, and the most frequent changes of label."""
+    tables = []
+    for grouping in ("class", "batch"):
+        rates = _flip_rates(flips, grouping)
+        table = pd.DataFrame({grouping: rates.index})
+        for part in ("held-out", "training"):
+            table[f"{part} cells"] = rates[part, "cells"].to_numpy()
+            table[f"{part}: ever flip"] = [_share(value) for value in rates[part, "ever"]]
+            table[f"{part}: flips per comparison"] = [_share(value) for value in rates[part, "rate"]]
+        again = flips.rates[(flips.rates.condition == REPLICATE) & (flips.rates.part == "training")]
+        if len(again):
+            by_name = again.set_index(["grouping", "name"])["rate"].to_dict()
+            keys = [("all", "") if name == "all cells" else (grouping, name) for name in rates.index]
+            table["beside: between replicates, training"] = [_share(by_name.get(key, math.nan)) for key in keys]
+        tables.append((f"By {'true class' if grouping == 'class' else grouping}", table))
+    top = flips.transitions[flips.transitions.condition != REPLICATE].head(MOST_TRANSITIONS)
+    return [*tables, ("Most frequent changes", top[["part", "condition", "from", "to", "flips", "compared", "cells"]])]
+
+
+def _flip_rates(flips: Flips, grouping: str) -> pd.DataFrame:
+    """Rates over all conditions: a row for all cells and each group, columns by part."""
+    rates = flips.rates
+    over = rates.condition[rates.condition != REPLICATE].iloc[0]  # over any condition, where there are several
+    mine = rates[(rates.condition == over) & rates.grouping.isin(["all", grouping])]
+    mine = mine.assign(name=mine["name"].where(mine.grouping != "all", "all cells"))
+    order = list(dict.fromkeys(mine["name"]))
+    wide: pd.DataFrame = mine.pivot(index="name", columns="part", values=["cells", "ever", "rate"]).swaplevel(axis=1)
+    return wide.reindex(order)
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f}%" if math.isfinite(value) else ""
 
 
 def _range(values: Iterable[float | None], form: str) -> str:

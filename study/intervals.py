@@ -146,12 +146,15 @@ def _effect_draws(effect: Floats, df: Floats, error: Floats, uniform: Floats) ->
     noisy = error > 0
     with np.errstate(over="ignore"):
         ratio = effect[noisy] / error[noisy]
-    drawn[noisy] = np.minimum(_noncentrality(ratio, df[noisy], uniform[noisy]) * error[noisy], np.inf)
+    drawn[noisy] = np.minimum(noncentrality(ratio, df[noisy], uniform[noisy]) * error[noisy], np.inf)
     return drawn
 
 
-def _noncentrality(ratio: Floats, df: Floats, uniform: Floats) -> Floats:
-    """Return lambda with P(chi2_df(lambda) <= ratio) = 1 - uniform, or 0 where no lambda gives that."""
+def noncentrality(ratio: Floats, df: Floats, uniform: Floats) -> Floats:
+    """Return lambda with P(chi2_df(lambda) <= ratio) = 1 - uniform, or 0 where no lambda gives that.
+
+    Drawn with `uniform` uniform, it is what a sum of squares says about the effects behind it; all ``[...]``.
+    """
     found = np.zeros_like(ratio)
     above = uniform > special.chdtrc(df, ratio)
     far = above & (ratio > 200 + 10 * df)

@@ -19,15 +19,21 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from study import recorded
 from study.anova import CAUSES, CHANCE
 from study.cells import Cells
 from study.config import StudyConfig, dump
+from study.controls import FAIL, ControlResult
+from study.controls import frames as control_frames
 from study.figures import (
     SUMMARIES,
     Json,
     chart_data,
     class_label,
     condition_label,
+    flip_chart,
+    flip_tables,
+    mechanism,
     outcome_label,
     point_label,
     positions,
@@ -36,8 +42,9 @@ from study.figures import (
     word,
 )
 from study.findings import Attribution, Share, StudyAttribution
+from study.flips import Flips
 from study.plan import Plan
-from study.results import Result
+from study.results import MACRO, Result
 from study.verdict import TradeOff, Verdict, phrase
 
 # What fits on a page; the tables beside it hold everything.
@@ -57,6 +64,9 @@ def render(
     checks: Sequence[tuple[str, pd.DataFrame]],
     failures: Mapping[str, str],
     command: str = "",
+    controls: Sequence[ControlResult] = (),
+    flips: Flips | None = None,
+    matched: pd.DataFrame | None = None,
 ) -> str:
     """Return the report of a study as one HTML page that needs no network.
 
@@ -80,6 +90,12 @@ def render(
         Reasons of failed trials by key.
     command
         The command that made the study, as typed; where it is not known the page names data and space.
+    controls
+        How the controls came out.
+    flips
+        Which reference cells are called otherwise under other conditions.
+    matched
+        How much queries differ as they are, and matched in size or depth.
     """
     # Undefined names are errors, and everything that the template writes is escaped unless it says otherwise.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -90,6 +106,7 @@ def render(
     data = chart_data(plan, results, attribution, outcomes)
     data["map"] = trial_map(plan, results, failures)
     audit, data["draws"] = schedules(plan, results)
+    data["flips"] = flip_chart(flips)
     return template.render(
         name=config.name,
         plotly=Markup(get_plotlyjs()),
@@ -102,8 +119,14 @@ def render(
         strata=[stratum.label for stratum in attribution.strata] if attribution else [],
         has_groups=[group for group in CAUSES if _has_group(attribution, group)],
         crossed=sum(bool(factor.levels) for factor in plan.factors),
-        notes=plan.notes,
+        notes=(*plan.notes, *recorded.audit(plan, results)),
         audit=audit,
+        mechanism=mechanism(plan, results),
+        controls=control_frames(controls)["controls"],
+        broken=[one for one in controls if one.outcome == FAIL],
+        flips=flip_tables(flips) if flips else [],
+        baseline=flips.baseline if flips else "",
+        matched=_matched(matched),
         checks=checks,
         factors=_factors(config, plan),
         failed=_failed(plan, failures),
@@ -239,6 +262,16 @@ def _failed(plan: Plan, failures: Mapping[str, str]) -> Json:
             reasons.setdefault(failures[trial.key], []).append(where)
     shown = [(reason, trials[:MOST_FAILURES], len(trials)) for reason, trials in reasons.items()]
     return {"shown": shown[:MOST_FAILURES], "more": max(len(shown) - MOST_FAILURES, 0)}
+
+
+def _matched(table: pd.DataFrame | None) -> pd.DataFrame:
+    """Return how much queries differ as they are and matched, in words, over all classes and for each."""
+    if table is None or table.empty:
+        return pd.DataFrame()
+    part = table["metric"].str.partition("/")[0].map({"heldout": "held-out", "train": "training"})
+    name = table["metric"].str.extract(r"/recall/(.+)$")[0].fillna(class_label(MACRO))
+    points = {"differ by (sd, points)": table["sd"].round(1), "chance (sd, points)": table["chance"].round(1)}
+    return pd.DataFrame({"recall of": name, "cells": part, "queries": table["queries"], **points})
 
 
 def _provenance(config: StudyConfig, plan: Plan, results: Mapping[str, Result], command: str) -> Json:

@@ -202,6 +202,18 @@ def table(plan: Plan, results: Mapping[str, Result]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def probes(plan: Plan, results: Mapping[str, Result]) -> pd.DataFrame:
+    """Return every probe of every finished trial of the table: one row per trial, probe and class ('' for all)."""
+    rows = []
+    for planned in plan.trials:
+        result = results.get(planned.key)
+        for name, value in result.probes.items() if result is not None else ():
+            by_class = value if isinstance(value, Mapping) else {"": value}
+            where = _where(plan, planned.key) | {"probe": name}
+            rows += [{**where, "class_name": one, "value": float(number)} for one, number in by_class.items()]
+    return pd.DataFrame(rows)
+
+
 def counts(plan: Plan, results: Mapping[str, Result], outcomes: Iterable[str]) -> pd.DataFrame:
     """Return a long table for attribution: one row per trial, outcome and class.
 

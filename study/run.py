@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -22,9 +23,13 @@ from study.attribution import attribute_study
 from study.cells import Cells
 from study.check import check
 from study.config import InputError, StudyConfig, dump, load
+from study.controls import ControlResult, fit_logistic, judge
+from study.controls import frames as control_frames
 from study.data import query_names
-from study.design import trials_of
+from study.design import controls_of, trials_of
 from study.findings import Attribution, StudyAttribution
+from study.flips import find as find_flips
+from study.matching import matching
 from study.plan import Plan, Stage, Stratum, plan, strata
 from study.precision import ASSUMED, Precision, assumptions_from, expected_precision
 from study.results import Result
@@ -52,7 +57,7 @@ class Account:
     Attributes
     ----------
     done, failed, total
-        Trials.
+        Trials, those of controls included.
     stages_done, stages_running, stages_failed, stages_total
         Stages of this run.
     steps_done, steps_total
@@ -72,19 +77,29 @@ class Account:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What the finished trials say."""
+    """What the finished trials of the table say, and how the controls beside it came out.
+
+    Attributes
+    ----------
+    results, beside
+        Finished trials by key: of the table, and of controls alone.
+    failures
+        Reasons of failed trials of either.
+    """
 
     results: Mapping[str, Result]
+    beside: Mapping[str, Result]
     failures: Mapping[str, str]
     table: pd.DataFrame
     attribution: StudyAttribution | None
     verdicts: tuple[Verdict, ...]
+    controls: tuple[ControlResult, ...]
     report: Path
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended."""
+    """How a run ended; trials of controls are counted with the others."""
 
     already: int
     trained: int
@@ -113,7 +128,8 @@ def open_study(config: StudyConfig) -> Study:
 
         check_extra(config)
     queries = query_names(config.data)
-    used = list(dict.fromkeys(trial.query for trial in trials_of(config, queries)))
+    every = (*trials_of(config, queries), *controls_of(config, queries))
+    used = list(dict.fromkeys(trial.query for trial in every))
     cells = prepare(config.data, used, config.directory / "counts")
     return Study(config, queries, cells, plan(config, cells, queries))
 
@@ -138,7 +154,7 @@ def run(config: StudyConfig, show: Show, command: str = "") -> Outcome:
     start = time.perf_counter()
     study = open_study(config)
     with _alone(config):
-        keys = [trial.key for trial in study.plan.trials]
+        keys = list(study.plan.every)
         before = results.read_all(config.directory, keys)
         missing = study.plan.missing(before.keys(), results.kept_states(config.directory, study.plan))
         _warn_of_other_versions(before)
@@ -150,11 +166,21 @@ def run(config: StudyConfig, show: Show, command: str = "") -> Outcome:
                 projection.project(result)
             if missing:
                 _sweep(study, missing, projection, len(before), show)
+            _fit(study, before, projection)
             analysis = analyse(study, command)
             projection.attach([config.directory / "config.yaml", analysis.report, *_tables(config)])
-    done = len(analysis.results)
+    done = len(analysis.results) + len(analysis.beside)
     waiting = len(keys) - done - len(analysis.failures)
     return Outcome(len(before), done - len(before), analysis.failures, waiting, time.perf_counter() - start, analysis)
+
+
+def _fit(study: Study, before: Mapping[str, Result], projection: tracking.Projection) -> None:
+    """Fit what needs no training stage: the logistic regressions that are missing."""
+    for planned in study.plan.every.values():
+        if planned.trial.control == "logistic" and planned.key not in before:
+            found = fit_logistic(planned, study.cells[planned.condition.query], study.plan.folds)
+            results.write_result(study.config.directory, *found)
+            projection.project(found[0])
 
 
 def _sweep(study: Study, missing: Sequence[Stage], projection: tracking.Projection, already: int, show: Show) -> None:
@@ -173,7 +199,7 @@ def _sweep(study: Study, missing: Sequence[Stage], projection: tracking.Projecti
             Account(
                 done=already + sum(len(stage.trials) for stage in done),
                 failed=sum(len(stage.trials) for stage in failed),
-                total=len(study.plan.trials),
+                total=len(study.plan.every),
                 stages_done=len(done),
                 stages_running=tree.count("running"),
                 stages_failed=len(failed),
@@ -198,12 +224,15 @@ def analyse(study: Study, command: str = "") -> Analysis:
     that failed stay missing, and attribution says what follows.
     """
     config = study.config
-    found = results.read_all(config.directory, [trial.key for trial in study.plan.trials])
-    failures = results.read_failures(config.directory, [t.key for t in study.plan.trials if t.key not in found])
+    every = results.read_all(config.directory, study.plan.every)
+    found = {trial.key: every[trial.key] for trial in study.plan.trials if trial.key in every}
+    beside = {key: result for key, result in every.items() if key not in found}
+    failed = results.read_failures(config.directory, [key for key in study.plan.every if key not in every])
+    failures = {key: reason for key, reason in failed.items() if key in study.plan.trial}
     whole = _whole_replicates(study.plan, found, failures)
     used = {key: result for key, result in found.items() if study.plan.trial[key].trial.replicate.index in whole}
     table = results.table(study.plan, found)
-    frames = {"trials": table}
+    frames = {"trials": table, "probes": results.probes(study.plan, found)}
     attribution: StudyAttribution | None = None
     verdicts: tuple[Verdict, ...] = ()
     if used and config.space.design == "factorial":
@@ -211,13 +240,33 @@ def analyse(study: Study, command: str = "") -> Analysis:
         attribution = attribute_study(counts, study.plan.factors, _strata(study))
         verdicts = tuple(verdict(attribution, outcome) for outcome in config.outcomes)
         frames |= {"counts": counts, **attribution.to_frames(), "verdicts": verdict_frame(verdicts)}
+    read = partial(results.read_predictions, config.directory)
+    controls = judge(study.plan, every, failed, read, study.cells)
+    frames |= control_frames(controls) if controls else {}
+    flips = find_flips(study.plan, found, read, next(iter(study.cells.values())))
+    frames |= flips.frames() if flips else {}
+    matched = matching(config.data, study.plan, found)
+    frames |= {"matching": matched} if len(matched) else {}
     for name, frame in frames.items():
         files.write(config.directory / "tables" / f"{name}.csv", frame.to_csv(index=False).encode())
     checks = check(config, tuple(study.cells)).tables()
-    page = report.render(config, study.plan, found, attribution, verdicts, study.cells, checks, failures, command)
+    page = report.render(
+        config,
+        study.plan,
+        found,
+        attribution,
+        verdicts,
+        study.cells,
+        checks,
+        failures,
+        command,
+        controls=controls,
+        flips=flips,
+        matched=matched,
+    )
     path = config.directory / "report.html"
     files.write(path, page.encode())
-    return Analysis(found, failures, table, attribution, verdicts, path)
+    return Analysis(found, beside, failed, table, attribution, verdicts, controls, path)
 
 
 def expect(study: Study, pilot: str | None) -> Precision:
@@ -305,8 +354,8 @@ def _whole_replicates(plan: Plan, found: Mapping[str, Result], failures: Mapping
 def sync(config: StudyConfig) -> int:
     """Rebuild the MLflow experiment of a study from its results; return how many trials it shows."""
     study = open_study(config)
-    found = results.read_all(config.directory, [trial.key for trial in study.plan.trials])
-    failures = results.read_failures(config.directory, [t.key for t in study.plan.trials if t.key not in found])
+    found = results.read_all(config.directory, study.plan.every)
+    failures = results.read_failures(config.directory, [key for key in study.plan.every if key not in found])
     present = [config.directory / name for name in ("config.yaml", "report.html")]
     with _alone(config), tracking.Projection(config, study.plan, study.cells) as projection:
         for result in found.values():

@@ -12,6 +12,7 @@ from study.config import dump
 from study.data import Cells
 from study.evaluate import evaluate
 from study.plan import Stage
+from study.probes import probe
 from study.results import Predictions, Result, read_state, write_result, write_state
 from study.split import split
 
@@ -26,7 +27,7 @@ def perform(stage: Stage, cells: Cells, directory: Path, on: train.Hardware) -> 
     stage
         What to train; its parent's weights are on disk.
     cells
-        Prepared cells of its query (all of them; the stage uses the first `stage.condition.cells`).
+        Prepared cells of its query (all of them; the stage takes its condition's part).
     directory
         Folder of the study.
     on
@@ -37,7 +38,7 @@ def perform(stage: Stage, cells: Cells, directory: Path, on: train.Hardware) -> 
     TrainingError
         If training went wrong.
     """
-    cells = cells.first(stage.condition.cells)
+    cells = stage.condition.take(cells)
     parts = split(cells, stage.replicate.fold, stage.folds, stage.settings.scvi.batch_size)
     digest = cells.digest()
     start = time.perf_counter()
@@ -49,6 +50,11 @@ def perform(stage: Stage, cells: Cells, directory: Path, on: train.Hardware) -> 
             return
         adata = train.joint_anndata(cells, parts) if stage.kind == "surgery" else None
         probabilities = train.probabilities(snapshot.model, cells, adata)
+        if stage.kind == "surgery":
+            # The reference once more on its own: sums in other minibatches would differ in their last digits, and
+            # what surgery leaves alone must come out the same for every query.
+            alone = train.joint_anndata(cells.first(0), parts)
+            probabilities[: cells.n_reference] = train.probabilities(snapshot.model, cells, alone)
         evaluation = evaluate(probabilities, cells, parts)
         n = cells.n_reference
         result = Result(
@@ -66,7 +72,7 @@ def perform(stage: Stage, cells: Cells, directory: Path, on: train.Hardware) -> 
             metrics=evaluation.metrics,
             confusion={part: matrix.tolist() for part, matrix in evaluation.confusion.items()},
             curves=snapshot.curves,
-            probes=snapshot.probes,
+            probes=snapshot.probes | probe(snapshot.model, cells, parts, adata),
             left_out=[int(row) for row in parts.left_out],
             seconds=time.perf_counter() - start,
         )

@@ -56,6 +56,7 @@ def plan_facts(plan: Plan, precision: Precision | None) -> dict[str, object]:
         "replicates": len({trial.trial.replicate.index for trial in plan.trials}),
         "folds": plan.folds,
         "trials": len(plan.trials),
+        "controls": len(plan.every) - len(plan.trial),
         "stages": len(plan.stages),
         "epochs_separate": plan.epochs_separate,
         "epochs_shared": plan.epochs_shared,
@@ -77,8 +78,10 @@ def show_plan(to: Console, study: Study) -> None:
     rows = [(kind, len(epochs), sum(epochs)) for kind, epochs in kinds.items()]
     show_frame(to, "stages, each trained once and shared", pd.DataFrame(rows, columns=["stage", "number", "epochs"]))
     replicates = len({trial.trial.replicate.index for trial in plan.trials})
+    beside = len(plan.every) - len(plan.trial)
     to.print(
-        f"{len(plan.trials)} trials = {len(plan.trials) // replicates} design points x {replicates} replicates, "
+        f"{len(plan.trials)} trials = {len(plan.trials) // replicates} design points x {replicates} replicates"
+        f"{f', and {beside} trials of controls beside them' if plan.controls else ''}, "
         f"in {len(plan.stages)} stages.\n"
         f"Epochs: {plan.epochs_separate:,} if each trial trained alone, {plan.epochs_shared:,} shared "
         f"({plan.epochs_separate / plan.epochs_shared:.1f} times fewer; optimiser steps "
@@ -144,6 +147,9 @@ def show_analysis(to: Console, analysis: Analysis) -> None:
         for reason, names in left.items():
             to.print(f"{', '.join(names)}: {reason}", markup=False)
         to.print(f"{one.sentence}\n", markup=False)
+    if analysis.controls:
+        rows = [(control.control, control.outcome, control.found) for control in analysis.controls]
+        show_frame(to, "controls", pd.DataFrame(rows, columns=["control", "outcome", "found"]))
     to.print(f"Report: {analysis.report}", markup=False)
 
 
@@ -165,6 +171,7 @@ def analysis_facts(analysis: Analysis) -> dict[str, object]:
         "report": str(analysis.report),
         "verdicts": {one.outcome: one.sentence for one in analysis.verdicts},
         "classes": classes,
+        "controls": {one.control: {"outcome": one.outcome, "found": one.found} for one in analysis.controls},
     }
 
 

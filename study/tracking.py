@@ -106,13 +106,19 @@ class Projection:
         return str(self.client.create_experiment(self.config.name, artifact_location=location))
 
     def _known_runs(self) -> dict[str, Any]:
-        """Trial runs by key; where a kill left several, the finished one counts."""
+        """Runs of trials and of controls by key; where a kill left several, the finished one counts."""
         known: dict[str, Any] = {}
-        for run in self._search("tags.kind = 'trial'"):
-            key = run.data.tags["trial_key"]
-            if key not in known or run.info.status == "FINISHED":
-                known[key] = run
+        for kind in ("trial", "control"):
+            for run in self._search(f"tags.kind = '{kind}'"):
+                key = run.data.tags[f"{kind}_key"]
+                # A control that became a trial of the table gets a run as such.
+                if self._kind(key) == kind and (key not in known or run.info.status == "FINISHED"):
+                    known[key] = run
         return known
+
+    def _kind(self, key: str) -> str:
+        """A control that is a trial of the table as well is shown as that."""
+        return "control" if key in self.plan.every and key not in self.plan.trial else "trial"
 
     def _search(self, query: str) -> list[Any]:
         found: list[Any] = []
@@ -151,8 +157,8 @@ class Projection:
             if run.info.status == "RUNNING":
                 self.client.set_terminated(run.info.run_id, "KILLED")
                 self.runs[key] = self.client.get_run(run.info.run_id)
-        finished = sum(run.info.status == "FINISHED" for key, run in self.runs.items() if key in self.plan.trial)
-        complete = kind is None and finished == len(self.plan.trials)
+        finished = sum(run.info.status == "FINISHED" for key, run in self.runs.items() if key in self.plan.every)
+        complete = kind is None and finished == len(self.plan.every)
         self.client.set_terminated(self.parent, "FINISHED" if complete else "FAILED")
 
     def attach(self, paths: Sequence[Path]) -> None:
@@ -162,7 +168,7 @@ class Projection:
 
     def project(self, result: Result) -> None:
         """Show one finished trial; nothing happens if it is shown already."""
-        planned = self.plan.trial[result.key]
+        planned = self.plan.every[result.key]
         run_id = self._open(planned)
         if run_id is None:
             return
@@ -196,7 +202,7 @@ class Projection:
 
     def project_failure(self, key: str, reason: str) -> None:
         """Show a trial that failed, with the reason."""
-        run_id = self._open(self.plan.trial[key])
+        run_id = self._open(self.plan.every[key])
         if run_id is not None:
             self.client.set_tag(run_id, "reason", reason[:PARAM_LIMIT])
             self.client.set_terminated(run_id, "FAILED")
@@ -208,16 +214,20 @@ class Projection:
         if known is not None:
             return None if known.info.status == "FINISHED" else str(known.info.run_id)
         replicate = planned.trial.replicate
+        kind = self._kind(planned.key)
         tags = {
             "study": self.config.name,
-            "trial_key": planned.key,
-            "kind": "trial",
+            f"{kind}_key": planned.key,
+            "kind": kind,
             "config_hash": key_of(dump(planned.trial.settings))[:16],
             "seed": str(replicate.seed),
             "fold": str(replicate.fold),
             "mlflow.parentRunId": self.parent,
         }
         name = ", ".join(f"{name.split('.')[-1]}={level}" for name, level in planned.levels.items())
+        if kind == "control":
+            tags["control"] = planned.trial.control
+            name = f"control {planned.trial.control}, query={planned.condition.query}"
         name = f"{name}, replicate={replicate.index}"
         run = self.client.create_run(self.experiment, tags=tags, run_name=name)
         self.runs[planned.key] = run

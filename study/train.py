@@ -30,11 +30,11 @@ from scvi.model import SCANVI, SCVI
 from scvi.module import SCANVAE, VAE
 from scvi.train._callbacks import SubSampleLabels
 
+from study.audit import KL_WARMUP
 from study.config import InputError, ScanviSettings, ScviSettings, Settings, nearest
 from study.data import UNLABELLED, Cells
 from study.split import Split, query_rows
 
-KL_WARMUP = 400
 State = dict[str, torch.Tensor]
 _NORM = {"batch": ("both", "none"), "layer": ("none", "both"), "none": ("none", "none")}
 

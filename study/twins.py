@@ -125,12 +125,29 @@ def make(source: Source, config: DataConfig, name: str) -> Twin:
         return _from_reference(source, config)
     wanted = spec(config, name)
     rows = select(source, wanted, name, config.seed)
+    keep = _depth_kept(source, config, rows) if wanted.match_depth else wanted.thin
+    if wanted.match_size:
+        # Before thinning: cells that it leaves without any count may make matched queries differ by these.
+        rows = rows[: min(map(len, _selected(source, config, "match_size")))]
     counts = source.counts[rows]
-    if wanted.thin is not None:
-        counts = thin(counts, wanted.thin, generator(config.seed, "thin"))
+    if keep is not None and keep < 1:
+        counts = thin(counts, keep, generator(config.seed, "thin"))
     filled = np.flatnonzero(np.diff(counts.indptr))
     _check_enough(name, len(filled), "cells with any count left after thinning")
     return Twin(rows[filled], counts[filled], emptied=len(rows) - len(filled))
+
+
+def _selected(source: Source, config: DataConfig, flag: str) -> list[np.ndarray]:
+    """Rows of each query that is matched in this way, before matching."""
+    matched = {name: wanted for name, wanted in config.queries.items() if getattr(wanted, flag)}
+    return [select(source, wanted, name, config.seed) for name, wanted in matched.items()]
+
+
+def _depth_kept(source: Source, config: DataConfig, rows: np.ndarray) -> float:
+    """Probability to keep a count with, so that these cells become as shallow as the shallowest matched query."""
+    totals = np.asarray(source.counts.sum(axis=1)).ravel()
+    shallowest = min(float(totals[other].mean()) for other in _selected(source, config, "match_depth"))
+    return shallowest / float(totals[rows].mean())
 
 
 def joined(source: Source, twin: Twin) -> Cells:
@@ -227,6 +244,8 @@ def _from_reference(source: Source, config: DataConfig) -> Twin:
 def _fingerprint(identity: dict[str, Any], config: DataConfig, name: str) -> str:
     """Name of the folder of a prepared query: it changes with whatever can change the cells."""
     twin: Any = name if name == "none" else dump(spec(config, name))
+    if twin != name and (twin["match_size"] or twin["match_depth"]):
+        twin = {"matched": twin, "with": {other: dump(wanted) for other, wanted in config.queries.items()}}
     if name == "self":  # as large as the largest of the others
         twin = {"self": {other: dump(wanted) for other, wanted in config.queries.items()}}
     text = json.dumps({**identity, "twin": twin}, sort_keys=True)

@@ -16,7 +16,12 @@ from study.precision import MOST_REPLICATES, replicates_needed
 
 # Outcomes over all classes: shown like a class, but no party to a trade-off.
 SUMMARIES = ("macro", "overall")
-NAMES = {"data": "the data", "parameter": "the settings", "data x parameter": "settings that act by data"}
+NAMES = {
+    "data": "the data",
+    "parameter": "the settings",
+    "data x parameter": "settings that act by data",
+    "other repeatable": "settings in no simple form",
+}
 # How a level instead of its baseline reads; other factors read "name = level instead of baseline".
 PHRASES = {
     "query": "query {level} instead of {baseline}",
@@ -126,7 +131,8 @@ def verdict(study: StudyAttribution, outcome: str) -> Verdict:
     attributions = [found for found in study.attributions if found.outcome == outcome]
     if not attributions:
         raise KeyError(outcome)
-    layout = layout_of(study.factors, study.strata)
+    crossed = all(factor.levels for factor in study.factors)
+    layout = layout_of(study.factors, study.strata) if crossed else None
     classes = tuple(_class_verdict(found, layout) for found in attributions)
     return Verdict(outcome, classes, _trade_offs(attributions), _study_why(classes), _study_which(classes, outcome))
 
@@ -164,12 +170,12 @@ def outcome_words(outcome: str) -> str:
     return f"{metric.replace('_', ' ')} on {place}" if place else metric
 
 
-def _class_verdict(found: Attribution, layout: Layout) -> ClassVerdict:
+def _class_verdict(found: Attribution, layout: Layout | None) -> ClassVerdict:
     if found.method == "none":
         return ClassVerdict(found.class_name, None, None, f"Not decomposed: {found.reason}.", "", ())
     dominant = dominant_group(found)
     further = None
-    if dominant is None:
+    if dominant is None and layout:
         needed = replicates_needed(found, layout)
         further = needed - found.replicates if needed else None
     real = tuple(effect for effect in found.effects if effect.real)
@@ -187,7 +193,9 @@ def _why(found: Attribution, dominant: str | None, further: int | None) -> str:
     largest = sorted(found.shares, key=lambda share: -share.share)[:2]
     listed = ", ".join(f"{NAMES.get(share.group, share.group)} {_share(found, share.group)}" for share in largest)
     settle = f"about {further} further replicates are expected to settle it"
-    if further is None:
+    if not found.anova:
+        settle = "what would settle it is not known for a random design"
+    elif further is None:
         settle = f"more than {MOST_REPLICATES} replicates would be needed: the two are too much alike"
     return f"Cannot tell yet what single runs differ by most ({listed}); {settle}{note}."
 
@@ -217,7 +225,7 @@ def _study_why(classes: Sequence[ClassVerdict]) -> str:
     if not told:
         return "No class could be decomposed."
     parts = []
-    for group in (CHANCE, *CAUSES):
+    for group in sorted({one.dominant for one in told if one.dominant}, key=lambda group: group != CHANCE):
         named = [one.class_name for one in told if one.dominant == group]
         if named:
             parts.append(f"mostly by {NAMES.get(group, group)} in {_listed(named)}")
@@ -279,6 +287,8 @@ def _points(value: float) -> str:
 
 
 def _word(level: Level | None) -> str:
+    if isinstance(level, float):
+        return f"{level:.3g}"
     return str(level).lower() if isinstance(level, bool) else str(level)
 
 

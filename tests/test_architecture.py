@@ -12,7 +12,7 @@ HOUSE = Path(__file__).parent.parent / "study"
 ORDER = (
     *("files", "config", "design", "simulate", "counts", "cells", "h5ad", "sources", "data", "twins", "check"),
     *("split", "condition", "audit", "plan", "train", "evaluate", "probes", "results", "stage", "controls"),
-    *("flips", "sweep", "tracking"),
+    *("flips", "recorded", "matching", "sweep", "tracking"),
     *("anova", "intervals", "effects", "findings", "tables", "fallback", "attribution", "precision", "verdict"),
     *("figures", "report", "run", "export", "transfer", "terminal", "cli"),
 )

@@ -70,6 +70,7 @@ def test_more_replicates_sharpen_and_more_epoch_levels_do_not() -> None:
     for name in ("query", "scanvi.max_epochs"):
         widths = [one.half_width for one in found.effects if one.factor == name]
         assert widths == sorted(widths, reverse=True)
+    assert [one.df for one in found.effects if one.factor == "query"] == [4, 8, 18]
     chance = [one.half_width for one in found.shares if one.group == "chance"]
     assert chance == sorted(chance, reverse=True)
     assert "more replicates do" in found.statement

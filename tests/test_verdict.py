@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from study.anova import Floats
 from study.attribution import attribute_tables
 from study.findings import StudyAttribution
 from study.tables import ClassTable
-from study.verdict import effect_sentence, outcome_words, phrase, verdict
+from study.verdict import dominant_group, effect_sentence, outcome_words, phrase, verdict
 
 LAYOUT = layout_for(small_design())
 QUIET, LOUD = (0.01, 0.01, 0.01), (0.3, 0.2, 0.1)
@@ -53,6 +54,13 @@ def test_a_planted_cause_and_planted_chance_are_named() -> None:
     assert "recall on held-out cells of B is" in card.which
     assert card.names_a_cause
     assert card.to_frame().dominant.tolist() == ["data", "chance"]
+
+
+def test_a_cause_needs_support_after_correction() -> None:
+    found = study_of({"B": (level("query", 2, -1.5), QUIET)}).attributions[0]
+    assert dominant_group(found) == "data"
+    doubtful = replace(found, shares=tuple(replace(s, p_adjusted=None if s.p is None else 0.06) for s in found.shares))
+    assert dominant_group(doubtful) is None
 
 
 def test_an_effect_can_be_real_and_small_beside_chance() -> None:

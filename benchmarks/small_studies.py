@@ -1,0 +1,31 @@
+"""Small studies trained in one process, without Ray and MLflow, for benchmarks that need many of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from study import config as configuration
+from study.results import kept_states
+from study.run import Analysis, analyse, open_study
+from study.stage import perform
+from study.train import Hardware
+
+
+def train_and_judge(overrides: Sequence[str], factors: Mapping[str, Any], replicates: int = 3) -> Analysis:
+    """Train all of a study, one stage after the other, and attribute it.
+
+    Parameters
+    ----------
+    overrides
+        As on the command line.
+    factors
+        Of the search space, replacing those of `space=`.
+    """
+    composed = configuration.dump(configuration.compose(list(overrides)))
+    space = {**composed["space"], "factors": factors, "replicates": replicates}
+    study = open_study(configuration.validate({**composed, "space": space}))
+    directory = study.config.directory
+    for stage in study.plan.missing(set(), kept_states(directory, study.plan)):
+        perform(stage, study.cells[stage.condition.query], directory, Hardware())
+    return analyse(study)
