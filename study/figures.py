@@ -23,7 +23,6 @@ from study.results import MACRO, OVERALL, Result
 
 # Enough to see what matters; effects.csv has them all.
 MOST_EFFECTS = 60
-MOST_SCHEDULES = 100
 MOST_TRANSITIONS = 15
 LABELS = {
     "heldout/recall": ("Held-out recall", "on cells that no training saw: what to trust"),
@@ -119,58 +118,6 @@ def trial_map(plan: Plan, results: Mapping[str, Result], failures: Mapping[str, 
     return {"points": [point_label(point) for point in points], "status": list(status.values())}
 
 
-def schedules(plan: Plan, results: Mapping[str, Result]) -> tuple[pd.DataFrame, Json]:
-    """Return what each schedule really did, and how often each labelled cell was drawn, by class and schedule."""
-    groups: dict[tuple[Any, ...], list[tuple[int, Result]]] = {}
-    for trial in plan.trials:
-        if trial.key in results:
-            result, sampled = results[trial.key], trial.trial.settings.scanvi.n_samples_per_label
-            schedule = (trial.condition, tuple(sorted(result.epochs.items(), reverse=True)), word(sampled))
-            groups.setdefault(schedule, []).append((trial.steps, result))
-    rows, draws = [], []
-    names = list(dict.fromkeys(name for result in results.values() for name in result.classes))
-    for at, ((condition, epochs, sampled), members) in enumerate(list(groups.items())[:MOST_SCHEDULES], start=1):
-        probes = [result.probes for _, result in members]
-        by_class = [[probe.get("draws_per_cell", {}).get(name) for probe in probes] for name in names]
-        rows.append(
-            {
-                "#": at,
-                "condition": condition_label(condition),
-                "epochs": ", ".join(f"{kind} {epoch}" for kind, epoch in epochs),
-                "labelled per class and epoch": sampled,
-                "trials": len(members),
-                "optimiser steps": _range((steps for steps, _ in members), "{:,.0f}"),
-                "final KL weight": _range((probe.get("kl_weight") for probe in probes), "{:.3f}"),
-                "labelled batches per epoch": _range((probe.get("labelled_batches") for probe in probes), "{:.0f}"),
-                "draws of a labelled cell": _range((v for values in by_class for v in values), "{:.1f}"),
-            }
-        )
-        draws.append([_mean(values) for values in by_class])
-    # One row per class, as a heat map wants them.
-    turned = [list(row) for row in zip(*draws, strict=True)]
-    return pd.DataFrame(rows), {"classes": names, "values": turned}
-
-
-def mechanism(plan: Plan, results: Mapping[str, Result]) -> pd.DataFrame:
-    """Return what the probes say of each condition, as means over its finished trials."""
-    members: dict[Condition, list[Result]] = {}
-    for trial in plan.trials:
-        if trial.key in results:
-            members.setdefault(trial.condition, []).append(results[trial.key])
-    rows = []
-    for condition, found in members.items():
-        row: Json = {"condition": condition_label(condition), "trials": len(found)}
-        row["unlabelled share of training cells"] = _mean(one.probes.get("unlabelled_share") for one in found)
-        row["distance of the query"] = _mean(one.probes.get("latent_distance") for one in found)
-        for part, label in (("heldout", "held-out"), ("train", "training")):
-            name, metric = f"reestimated_{part}_macro_recall", f"{part}/macro_recall"
-            gaps = [100 * (one.probes[name] - one.metrics[metric]) for one in found if name in one.probes]
-            row[f"BatchNorm from the reference alone: {label} points"] = _mean(gaps)
-        row["calibration error (ECE)"] = _mean(one.metrics.get("heldout/ece") for one in found)
-        rows.append(row)
-    return pd.DataFrame(rows).dropna(axis="columns", how="all")
-
-
 def flip_chart(flips: Flips | None) -> Json:
     """Return the share of cells that ever flip, in percent: for all and each class, held-out and training cells."""
     if flips is None:
@@ -218,18 +165,6 @@ def _flip_rates(flips: Flips, grouping: str) -> pd.DataFrame:
 
 def _share(value: float) -> str:
     return f"{100 * value:.1f}%" if math.isfinite(value) else ""
-
-
-def _range(values: Iterable[float | None], form: str) -> str:
-    """Return the smallest and largest of some numbers in words."""
-    known = [value for value in values if value is not None]
-    ends = dict.fromkeys(form.format(value) for value in (min(known), max(known))) if known else ()
-    return " to ".join(ends) or "not recorded"
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return round(sum(known) / len(known), 2) if known else None
 
 
 def point_label(levels: Iterable[tuple[str, Level]]) -> str:

@@ -2,12 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
+from typing import Any
+
+import pandas as pd
 
 from study.config import Level
-from study.plan import Plan
+from study.figures import Json, condition_label, word
+from study.plan import Condition, Plan
 from study.results import Result
+
+MOST_SCHEDULES = 100
+
+
+def schedules(plan: Plan, results: Mapping[str, Result]) -> tuple[pd.DataFrame, Json]:
+    """Return what each schedule really did, and how often each labelled cell was drawn, by class and schedule."""
+    groups: dict[tuple[Any, ...], list[tuple[int, Result]]] = {}
+    for trial in plan.trials:
+        if trial.key in results:
+            result, sampled = results[trial.key], trial.trial.settings.scanvi.n_samples_per_label
+            schedule = (trial.condition, tuple(sorted(result.epochs.items(), reverse=True)), word(sampled))
+            groups.setdefault(schedule, []).append((trial.steps, result))
+    rows, draws = [], []
+    names = list(dict.fromkeys(name for result in results.values() for name in result.classes))
+    for at, ((condition, epochs, sampled), members) in enumerate(list(groups.items())[:MOST_SCHEDULES], start=1):
+        probes = [result.probes for _, result in members]
+        by_class = [[probe.get("draws_per_cell", {}).get(name) for probe in probes] for name in names]
+        rows.append(
+            {
+                "#": at,
+                "condition": condition_label(condition),
+                "epochs": ", ".join(f"{kind} {epoch}" for kind, epoch in epochs),
+                "labelled per class and epoch": sampled,
+                "trials": len(members),
+                "optimiser steps": _range((steps for steps, _ in members), "{:,.0f}"),
+                "final KL weight": _range((probe.get("kl_weight") for probe in probes), "{:.3f}"),
+                "labelled batches per epoch": _range((probe.get("labelled_batches") for probe in probes), "{:.0f}"),
+                "draws of a labelled cell": _range((v for values in by_class for v in values), "{:.1f}"),
+            }
+        )
+        draws.append([_mean(values) for values in by_class])
+    # One row per class, as a heat map wants them.
+    turned = [list(row) for row in zip(*draws, strict=True)]
+    return pd.DataFrame(rows), {"classes": names, "values": turned}
+
+
+def mechanism(plan: Plan, results: Mapping[str, Result]) -> pd.DataFrame:
+    """Return what the probes say of each condition, as means over its finished trials."""
+    members: dict[Condition, list[Result]] = {}
+    for trial in plan.trials:
+        if trial.key in results:
+            members.setdefault(trial.condition, []).append(results[trial.key])
+    rows = []
+    for condition, found in members.items():
+        row: Json = {"condition": condition_label(condition), "trials": len(found)}
+        row["unlabelled share of training cells"] = _mean(one.probes.get("unlabelled_share") for one in found)
+        row["distance of the query"] = _mean(one.probes.get("latent_distance") for one in found)
+        for part, label in (("heldout", "held-out"), ("train", "training")):
+            name, metric = f"reestimated_{part}_macro_recall", f"{part}/macro_recall"
+            gaps = [100 * (one.probes[name] - one.metrics[metric]) for one in found if name in one.probes]
+            row[f"BatchNorm from the reference alone: {label} points"] = _mean(gaps)
+        row["calibration error (ECE)"] = _mean(one.metrics.get("heldout/ece") for one in found)
+        rows.append(row)
+    return pd.DataFrame(rows).dropna(axis="columns", how="all")
+
+
+def _range(values: Iterable[float | None], form: str) -> str:
+    """Return the smallest and largest of some numbers in words."""
+    known = [value for value in values if value is not None]
+    ends = dict.fromkeys(form.format(value) for value in (min(known), max(known))) if known else ()
+    return " to ".join(ends) or "not recorded"
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 2) if known else None
 
 
 def audit(plan: Plan, results: Mapping[str, Result]) -> tuple[str, ...]:
@@ -59,10 +129,6 @@ def _unchanged(plan: Plan, results: Mapping[str, Result]) -> Iterator[str]:
             pairs = [(group[one], group[other]) for group in found.values() if one in group and other in group]
             if pairs and all(first == second for first, second in pairs):
                 yield (
-                    f"Levels {_word(one)} and {_word(other)} of {factor.name} gave the same predictions in all "
+                    f"Levels {word(one)} and {word(other)} of {factor.name} gave the same predictions in all "
                     f"{len(pairs)} pairs of trials: the setting changed nothing."
                 )
-
-
-def _word(level: Level) -> str:
-    return str(level).lower() if isinstance(level, bool) else str(level)

@@ -33,11 +33,9 @@ from study.figures import (
     condition_label,
     flip_chart,
     flip_tables,
-    mechanism,
     outcome_label,
     point_label,
     positions,
-    schedules,
     trial_map,
     word,
 )
@@ -105,7 +103,7 @@ def render(
     outcomes = list(config.outcomes)
     data = chart_data(plan, results, attribution, outcomes)
     data["map"] = trial_map(plan, results, failures)
-    audit, data["draws"] = schedules(plan, results)
+    audit, data["draws"] = recorded.schedules(plan, results)
     data["flips"] = flip_chart(flips)
     return template.render(
         name=config.name,
@@ -121,7 +119,7 @@ def render(
         crossed=sum(bool(factor.levels) for factor in plan.factors),
         notes=(*plan.notes, *recorded.audit(plan, results)),
         audit=audit,
-        mechanism=mechanism(plan, results),
+        mechanism=recorded.mechanism(plan, results),
         controls=control_frames(controls)["controls"],
         broken=[one for one in controls if one.outcome == FAIL],
         flips=flip_tables(flips) if flips else [],

@@ -23,12 +23,13 @@ from study.attribution import attribute_study
 from study.cells import Cells
 from study.check import check
 from study.config import InputError, StudyConfig, dump, load
-from study.controls import ControlResult, fit_logistic, judge
+from study.controls import ControlResult, judge
 from study.controls import frames as control_frames
 from study.data import query_names
 from study.design import controls_of, trials_of
 from study.findings import Attribution, StudyAttribution
 from study.flips import find as find_flips
+from study.logistic import fit_logistic
 from study.matching import matching
 from study.plan import Plan, Stage, Stratum, plan, strata
 from study.precision import ASSUMED, Precision, assumptions_from, expected_precision

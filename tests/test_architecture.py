@@ -11,10 +11,11 @@ HOUSE = Path(__file__).parent.parent / "study"
 # Read top to bottom, this is the way the data flows.
 ORDER = (
     *("files", "config", "design", "simulate", "counts", "cells", "h5ad", "sources", "data", "twins", "check"),
-    *("split", "condition", "audit", "plan", "train", "evaluate", "probes", "results", "stage", "controls"),
-    *("flips", "recorded", "matching", "sweep", "tracking"),
-    *("anova", "intervals", "effects", "findings", "tables", "fallback", "attribution", "precision", "verdict"),
-    *("figures", "report", "run", "export", "transfer", "terminal", "cli"),
+    *("split", "condition", "audit", "plan", "train", "evaluate", "probes", "results", "stage", "logistic", "controls"),
+    *("flips", "matching", "sweep", "tracking"),
+    *("anova", "intervals", "effects", "findings", "tables", "fallback", "decomposition", "random_design"),
+    *("attribution", "precision", "verdict"),
+    *("figures", "recorded", "report", "run", "export", "transfer", "terminal", "cli"),
 )
 
 

@@ -11,10 +11,11 @@ from study import config as configuration
 from study.cells import Cells
 from study.condition import Condition
 from study.config import InputError
-from study.controls import Detail, allowed_drift, fit_logistic, frames, judge, matched_by_chance
+from study.controls import Detail, allowed_drift, frames, judge, matched_by_chance
 from study.data import query_names
 from study.design import controls_of
 from study.evaluate import evaluate
+from study.logistic import fit_logistic
 from study.plan import Plan, PlannedTrial, plan
 from study.probes import energy_distance
 from study.results import Predictions, Result, probes
