@@ -71,7 +71,7 @@ def _kl_weights(trials: Sequence[Trial], conditions: Conditions) -> Iterator[str
             by_settings.setdefault(f"{trial.replicate} {settings}", set()).add(pair[at])
         between = any(len(group) > 1 for group in by_settings.values())
         yield (
-            f"{name} trains {found[0]} to {found[-1]} epochs: its KL weight warms up over {KL_WARMUP} epochs, so it "
+            f"Epochs of {name} range from {found[0]} to {found[-1]}: the KL weight warms up over {KL_WARMUP}, so it "
             f"ends at {ends}, and epochs and KL weight move together"
             f"{', also between conditions (matched steps mean other epochs)' if between else ''}."
         )
