@@ -43,7 +43,7 @@ def simulate(config: SimulateConfig, seed: int) -> AnnData:
     Raises
     ------
     InputError
-        If a composition does not have one share for each class, or a query is called as the reference is.
+        If a composition has no share above 0, or a query is called as the reference is.
     """
     width = len(str(config.classes))
     labels = [f"type {i + 1:0{width}d}" for i in range(config.classes)] + [NOVEL]
@@ -83,10 +83,9 @@ def generator(seed: int, purpose: str) -> np.random.Generator:
 def _states(name: str, wanted: SimulatedQuery, classes: int) -> np.ndarray:
     """The state of each cell, sorted: shares are met as exactly as whole cells allow."""
     shares = np.ones(classes) if wanted.composition is None else np.array(wanted.composition, dtype=float)
-    if len(shares) != classes or shares.sum() <= 0:
+    if shares.sum() <= 0:
         raise InputError(
-            f"data.simulate.queries.{name}.composition: found {list(shares)}, expected {classes} shares (one for each "
-            "class), at least one of them above 0."
+            f"data.simulate.queries.{name}.composition: found {list(shares)}, expected at least one of them above 0."
         )
     novel = round(wanted.novel * wanted.cells)
     ends = np.rint(np.cumsum(shares) / shares.sum() * (wanted.cells - novel)).astype(int)

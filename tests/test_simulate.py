@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from anndata import AnnData
+from pydantic import ValidationError
 
 from study.config import InputError, SimulateConfig, compose
 from study.simulate import NOVEL, simulate
@@ -103,10 +104,15 @@ def test_batches_of_the_reference():
     assert set(cells.obs["batch"][600:]) == {"q"}
 
 
-@pytest.mark.parametrize("composition", [[1, 1], [0, 0, 0], [1, 1, 1, 1]])
+@pytest.mark.parametrize("composition", [[1, 1], [1, 1, 1, 1]])
 def test_a_composition_that_does_not_fit_the_classes(composition):
-    with pytest.raises(InputError, match=r"queries.q.composition: found .* expected 3 shares"):
+    with pytest.raises(ValidationError, match=r"queries.q.composition has . values, one for each of 3 classes"):
         query({"composition": composition})
+
+
+def test_a_composition_of_nothing():
+    with pytest.raises(InputError, match=r"queries.q.composition: found .* at least one of them above 0"):
+        query({"composition": [0, 0, 0]})
 
 
 def test_a_query_called_reference_is_refused():
