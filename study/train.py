@@ -296,8 +296,8 @@ def _trainer(settings: ScviSettings, on: Hardware) -> dict[str, Any]:
 
 def _prepare(seed: int, on: Hardware) -> None:
     """Seed everything. `settings.seed` seeds only when it is assigned, so each stage assigns it."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for chatty in ("lightning.pytorch", "lightning.fabric", "scvi"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     torch.set_num_threads(on.threads)
     scvi.settings.seed = seed
 
@@ -331,7 +331,8 @@ class _Splitter(SemiSupervisedDataSplitter):  # type: ignore[misc]
         self.data_loader_class = _LabelledLoader
 
 
-@dataclass(eq=False)
+# No repr: lightning asks for that of its callbacks, and a model's prints itself.
+@dataclass(eq=False, repr=False)
 class _Watch(Callback):  # type: ignore[misc]
     """Reads a stage at its epoch levels without disturbing it, and checks that it trains as it should."""
 
