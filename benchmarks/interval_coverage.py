@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     parser.add_argument("--tables", type=int, help="simulated tables per scenario")
     options = parser.parse_args()
-    tables = options.tables or (200 if options.quick else 500)
+    tables = options.tables or (300 if options.quick else 500)
     console = Console(width=200)
     start = time.perf_counter()
     rng = np.random.default_rng(1)

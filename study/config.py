@@ -418,7 +418,7 @@ def dump(config: BaseModel) -> dict[str, Any]:
 def _as_hydra(override: str) -> str:
     """Let an override set any key, so that a misspelt one reaches the validation, which names its neighbour."""
     key, separator, value = override.partition("=")
-    if not separator:
+    if not separator and key[:1] != "~":
         raise InputError(f"override {override!r}: expected key=value, as in 'scvi.max_epochs=50'.")
     if key == "space":
         return f"search_spaces@space={value}"

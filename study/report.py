@@ -42,6 +42,7 @@ from study.figures import (
 from study.findings import Attribution, Share, StudyAttribution
 from study.flips import Flips
 from study.plan import Plan
+from study.random_design import OTHER
 from study.results import MACRO, Result
 from study.verdict import TradeOff, Verdict, phrase
 
@@ -49,7 +50,13 @@ from study.verdict import TradeOff, Verdict, phrase
 MOST_ROWS = 100
 MOST_FAILURES = 20
 MOST_NAMED = 3
-GROUPS = {"data": "data", "parameter": "settings", "data x parameter": "data x settings", CHANCE: "chance"}
+GROUPS = {
+    "data": "data",
+    "parameter": "settings",
+    "data x parameter": "data x settings",
+    OTHER: "settings in no simple form",
+    CHANCE: "chance",
+}
 
 
 def render(
@@ -115,7 +122,7 @@ def render(
         cards=_cards(verdicts, outcomes),
         shares=_share_tables(attribution, outcomes),
         strata=[stratum.label for stratum in attribution.strata] if attribution else [],
-        has_groups=[group for group in CAUSES if _has_group(attribution, group)],
+        has_groups=[group for group in (*CAUSES, OTHER) if _has_group(attribution, group)],
         crossed=sum(bool(factor.levels) for factor in plan.factors),
         notes=(*plan.notes, *recorded.audit(plan, results)),
         audit=audit,

@@ -236,7 +236,7 @@ def analyse(study: Study, command: str = "") -> Analysis:
     frames = {"trials": table, "probes": results.probes(study.plan, found)}
     attribution: StudyAttribution | None = None
     verdicts: tuple[Verdict, ...] = ()
-    if used and config.space.design == "factorial":
+    if used:
         counts = results.counts(study.plan, used, config.outcomes)
         attribution = attribute_study(counts, study.plan.factors, _strata(study))
         verdicts = tuple(verdict(attribution, outcome) for outcome in config.outcomes)
@@ -322,11 +322,7 @@ def _strata(study: Study) -> tuple[Stratum, ...]:
 
 def verdict_frame(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     """Return one row per outcome and class."""
-    frames = [one.to_frame() for one in verdicts]
-    for one, frame in zip(verdicts, frames, strict=True):
-        if "outcome" not in frame:
-            frame.insert(0, "outcome", one.outcome)
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    return pd.DataFrame([row for one in verdicts for row in one.to_frame().to_dict("records")])
 
 
 def whole_results(study: Study) -> dict[str, Result]:

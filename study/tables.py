@@ -13,7 +13,7 @@ from study.anova import Floats, Layout
 from study.design import Factor
 
 # Below this many cells (or calls, for precision) a class is shown but not decomposed: docs/method.md, "Limits".
-MIN_SUPPORT = 50
+MIN_SUPPORT = 20
 # Failures are taken to go with a level of a factor below this one-sided p value, corrected for all levels looked at.
 MISSING_P = 0.10
 

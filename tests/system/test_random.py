@@ -1,0 +1,28 @@
+"""A random design from its draws to the report."""
+
+from pathlib import Path
+
+from study import config as configuration
+from study.run import analyse, open_study
+from study.stage import perform
+from study.train import Hardware
+
+TINY = ["scvi.max_epochs=1", "scvi.n_hidden=8", "scvi.n_latent=3", "scanvi.max_epochs=1", "query_cells=30"]
+FACTORS = {
+    "query": {"levels": ["asis", "shallow"]},
+    "scvi.dropout_rate": {"type": "uniform", "low": 0.0, "high": 0.5},
+}
+
+
+def test_a_random_design_is_trained_attributed_and_reported(tmp_path: Path) -> None:
+    values = configuration.dump(configuration.compose([*TINY, f"root={tmp_path}"]))
+    values["space"] |= {"design": "random", "points": 12, "replicates": 2, "factors": FACTORS}
+    study = open_study(configuration.validate(values))
+    assert len(study.plan.trials) == 24
+    for stage in study.plan.stages:
+        perform(stage, study.cells[stage.condition.query], study.config.directory, Hardware())
+    analysis = analyse(study)
+    assert analysis.attribution is not None
+    overall = analysis.attribution.of("heldout/recall", "(overall)")
+    assert overall.method == "mixed model", overall.reason
+    assert analysis.report.stat().st_size > 10_000
