@@ -7,7 +7,7 @@ from study.run import analyse, open_study
 from study.stage import perform
 from study.train import Hardware
 
-TINY = ["scvi.max_epochs=1", "scvi.n_hidden=8", "scvi.n_latent=3", "scanvi.max_epochs=1", "query_cells=30"]
+TINY = ["scvi.max_epochs=4", "scvi.n_hidden=16", "scvi.n_latent=4", "scanvi.max_epochs=8", "query_cells=60"]
 FACTORS = {
     "query": {"levels": ["asis", "shallow"]},
     "scvi.dropout_rate": {"type": "uniform", "low": 0.0, "high": 0.5},
