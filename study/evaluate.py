@@ -16,6 +16,8 @@ from study.data import Cells
 from study.split import Split
 
 ECE_BINS = 15
+# Names of what sums up all classes, in brackets as no class is likely to be.
+MACRO, OVERALL = "(macro)", "(overall)"
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int32]
 

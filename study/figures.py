@@ -16,10 +16,11 @@ from scipy import stats
 
 from study.config import Level
 from study.design import Factor
+from study.evaluate import MACRO, OVERALL
 from study.findings import Attribution, Effect, StudyAttribution
 from study.flips import REPLICATE, Flips
 from study.plan import Condition, Plan, PlannedTrial
-from study.results import MACRO, OVERALL, Result
+from study.results import Result
 
 # Enough to see what matters; effects.csv has them all.
 MOST_EFFECTS = 60

@@ -25,6 +25,7 @@ from study.cells import Cells
 from study.config import StudyConfig, dump
 from study.controls import FAIL, ControlResult
 from study.controls import frames as control_frames
+from study.evaluate import MACRO
 from study.figures import (
     SUMMARIES,
     Json,
@@ -43,7 +44,7 @@ from study.findings import Attribution, Share, StudyAttribution
 from study.flips import Flips
 from study.plan import Plan
 from study.random_design import OTHER
-from study.results import MACRO, Result
+from study.results import Result
 from study.verdict import TradeOff, Verdict, phrase
 
 # What fits on a page; the tables beside it hold everything.

@@ -28,11 +28,11 @@ import pandas as pd
 import torch
 
 from study import files
+from study.evaluate import MACRO, OVERALL
 from study.plan import Plan
 
 log = logging.getLogger(__name__)
 PACKAGES = ("scvi-tools", "torch", "lightning", "anndata", "numpy", "scipy", "ray", "mlflow", "scanvi-study")
-MACRO, OVERALL = "(macro)", "(overall)"
 State = dict[str, torch.Tensor]
 
 

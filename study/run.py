@@ -27,6 +27,7 @@ from study.controls import ControlResult, judge
 from study.controls import frames as control_frames
 from study.data import query_names
 from study.design import controls_of, trials_of
+from study.evaluate import OVERALL
 from study.findings import Attribution, StudyAttribution
 from study.flips import find as find_flips
 from study.logistic import fit_logistic
@@ -311,7 +312,7 @@ def _earlier_chance(study: Study) -> Attribution | None:
         return None
     used = {key: result for key, result in found.items() if study.plan.trial[key].trial.replicate.index in whole}
     table = results.counts(study.plan, used, ["heldout/recall"])
-    overall = attribute_study(table[table.class_name == results.OVERALL], study.plan.factors, _strata(study))
+    overall = attribute_study(table[table.class_name == OVERALL], study.plan.factors, _strata(study))
     (one,) = overall.attributions
     return None if one.method == "none" else one
 

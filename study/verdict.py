@@ -10,12 +10,13 @@ import pandas as pd
 
 from study.anova import CAUSES, CHANCE, Layout, layout_of
 from study.config import Level
+from study.evaluate import MACRO, OVERALL
 from study.findings import SIGNIFICANT, Attribution, Effect, StudyAttribution
 from study.intervals import clear_winner
 from study.precision import MOST_REPLICATES, replicates_needed
 
 # Outcomes over all classes: shown like a class, but no party to a trade-off.
-SUMMARIES = ("macro", "overall")
+SUMMARIES = {MACRO: "the mean of all classes", OVERALL: "all cells together"}
 NAMES = {
     "data": "the data",
     "parameter": "the settings",
@@ -226,7 +227,7 @@ def _study_why(classes: Sequence[ClassVerdict]) -> str:
         return "No class could be decomposed."
     parts = []
     for group in sorted({one.dominant for one in told if one.dominant}, key=lambda group: group != CHANCE):
-        named = [one.class_name for one in told if one.dominant == group]
+        named = [_name(one) for one in told if one.dominant == group]
         if named:
             parts.append(f"mostly by {NAMES.get(group, group)} in {_listed(named)}")
     open_ones = [one for one in told if one.dominant is None]
@@ -234,7 +235,7 @@ def _study_why(classes: Sequence[ClassVerdict]) -> str:
     if open_ones:
         known = [one.further_replicates for one in open_ones if one.further_replicates is not None]
         settle = f"; about {max(known)} further replicates are expected to settle {len(known)} of them" if known else ""
-        text += f" What they differ by most cannot be told yet in {_listed([o.class_name for o in open_ones])}{settle}."
+        text += f" What they differ by most cannot be told yet in {_listed([_name(one) for one in open_ones])}{settle}."
     return text.strip()
 
 
@@ -245,10 +246,14 @@ def _study_which(classes: Sequence[ClassVerdict], outcome: str) -> str:
     if not real:
         return "No effect stands out from chance after correction for all that were looked at."
     name, largest = max(real, key=lambda pair: abs(pair[1].points))
-    number = sum(bool(one.real) for one in classes)
-    where = "1 class" if number == 1 else f"{number} classes"
-    text = effect_sentence(largest, f"{outcome_words(outcome)} of {name}")
+    number = sum(bool(one.real) for one in classes if one.class_name not in SUMMARIES)
+    where = "1 class" if number == 1 else f"{number} classes" if number else "no single class, but over all of them"
+    text = effect_sentence(largest, f"{outcome_words(outcome)} of {SUMMARIES.get(name, name)}")
     return f"Effects that are real were found in {where}; the largest: {text}."
+
+
+def _name(one: ClassVerdict) -> str:
+    return SUMMARIES.get(one.class_name, one.class_name)
 
 
 def _trade_offs(attributions: Sequence[Attribution]) -> tuple[TradeOff, ...]:

@@ -79,7 +79,7 @@ def test_it_says_when_it_cannot_tell_and_what_would_settle_it() -> None:
 
 def test_a_setting_that_helps_one_class_and_hurts_another_is_a_trade_off() -> None:
     helps, hurts = (level("scanvi.linear_classifier", 1, size) for size in (0.8, -0.8))
-    study = study_of({"B": (helps, QUIET), "T": (hurts, QUIET), "macro": (helps, QUIET)})
+    study = study_of({"B": (helps, QUIET), "T": (hurts, QUIET), "(macro)": (helps, QUIET)})
     (trade,) = verdict(study, "heldout/recall").trade_offs
     assert (trade.factor, trade.level) == ("scanvi.linear_classifier", False)
     assert [name for name, _ in trade.helps] == ["B"]
