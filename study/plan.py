@@ -39,6 +39,8 @@ class Stage:
         Epoch levels whose weights are kept for children.
     steps_per_epoch
         Optimiser steps of one epoch.
+    digest
+        Of its condition's cells.
     """
 
     key: str
@@ -52,6 +54,7 @@ class Stage:
     trials: Mapping[int, str]
     keep: frozenset[int]
     steps_per_epoch: int
+    digest: str
 
     @property
     def epochs(self) -> tuple[int, ...]:
@@ -119,6 +122,11 @@ class Plan:
     def every(self) -> dict[str, PlannedTrial]:
         """Trial by key, of the table and of the controls."""
         return {**{trial.key: trial for trial in reversed(self.controls)}, **self.trial}
+
+    @property
+    def replicates(self) -> int:
+        """Number of replicates."""
+        return len({trial.trial.replicate.index for trial in self.trials})
 
     @property
     def epochs_separate(self) -> int:
@@ -225,7 +233,8 @@ def _plan_trial(trial: Trial, conditions: Conditions, stages: dict[str, Stage]) 
     chain: list[tuple[str, int]] = []
     steps = 0
     for kind, cells, level, values in where:
-        key = key_of(kind, chain[-1] if chain else root, conditions.digest(cells), values)
+        digest = conditions.digest(cells)
+        key = key_of(kind, chain[-1] if chain else root, digest, values)
         parent = chain[-1][0] if chain else None
         before = tuple(epoch for _, epoch in chain)
         chain.append((key, level))
@@ -238,7 +247,9 @@ def _plan_trial(trial: Trial, conditions: Conditions, stages: dict[str, Stage]) 
         else:
             each = (conditions.query_steps if kind == "surgery" else conditions.steps)(cells, fold, size)
             folds = conditions.folds
-            stages[key] = Stage(key, kind, parent, before, cells, settings, replicate, folds, trials, keep, each)
+            stages[key] = Stage(
+                key, kind, parent, before, cells, settings, replicate, folds, trials, keep, each, digest
+            )
         steps += level * stages[key].steps_per_epoch
     return PlannedTrial(key_of("trial", chain[-1]), trial, condition, tuple(chain), steps)
 

@@ -231,8 +231,7 @@ def analyse(study: Study, command: str = "") -> Analysis:
     beside = {key: result for key, result in every.items() if key not in found}
     failed = results.read_failures(config.directory, [key for key in study.plan.every if key not in every])
     failures = {key: reason for key, reason in failed.items() if key in study.plan.trial}
-    whole = _whole_replicates(study.plan, found, failures)
-    used = {key: result for key, result in found.items() if study.plan.trial[key].trial.replicate.index in whole}
+    used = _of_whole_replicates(study.plan, found, failures)
     table = results.table(study.plan, found)
     frames = {"trials": table, "probes": results.probes(study.plan, found)}
     attribution: StudyAttribution | None = None
@@ -307,10 +306,9 @@ def expect(study: Study, pilot: str | None) -> Precision:
 def _earlier_chance(study: Study) -> Attribution | None:
     """What the finished replicates of a study say of held-out recall over all cells; None if they say nothing."""
     found = results.read_all(study.config.directory, [trial.key for trial in study.plan.trials])
-    whole = _whole_replicates(study.plan, found, {})
-    if len(whole) < 2 or study.config.space.design != "factorial":
+    used = _of_whole_replicates(study.plan, found, {})
+    if not used or study.config.space.design != "factorial":
         return None
-    used = {key: result for key, result in found.items() if study.plan.trial[key].trial.replicate.index in whole}
     table = results.counts(study.plan, used, ["heldout/recall"])
     overall = attribute_study(table[table.class_name == OVERALL], study.plan.factors, _strata(study))
     (one,) = overall.attributions
@@ -335,18 +333,19 @@ def whole_results(study: Study) -> dict[str, Result]:
         If there is none.
     """
     found = results.read_all(study.config.directory, [trial.key for trial in study.plan.trials])
-    whole = _whole_replicates(study.plan, found, {})
-    if not whole:
+    used = _of_whole_replicates(study.plan, found, {})
+    if not used:
         raise InputError(
             f"study {study.config.name!r} has no whole replicate yet ({len(found)} of {len(study.plan.trials)} trials "
             f"in {study.config.directory}). Run it first, with the same overrides."
         )
-    return {key: result for key, result in found.items() if study.plan.trial[key].trial.replicate.index in whole}
+    return used
 
 
-def _whole_replicates(plan: Plan, found: Mapping[str, Result], failures: Mapping[str, str]) -> set[int]:
+def _of_whole_replicates(plan: Plan, found: Mapping[str, Result], failures: Mapping[str, str]) -> dict[str, Result]:
+    """Return the results of the replicates in which no trial is still to be trained."""
     unfinished = {t.trial.replicate.index for t in plan.trials if t.key not in found and t.key not in failures}
-    return {trial.trial.replicate.index for trial in plan.trials} - unfinished
+    return {key: one for key, one in found.items() if plan.trial[key].trial.replicate.index not in unfinished}
 
 
 def sync(config: StudyConfig) -> int:

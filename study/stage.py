@@ -40,7 +40,6 @@ def perform(stage: Stage, cells: Cells, directory: Path, on: train.Hardware) -> 
     """
     cells = stage.condition.take(cells)
     parts = split(cells, stage.replicate.fold, stage.folds, stage.settings.scvi.batch_size)
-    digest = cells.digest()
     start = time.perf_counter()
 
     def read(snapshot: train.Snapshot) -> None:
@@ -65,7 +64,7 @@ def perform(stage: Stage, cells: Cells, directory: Path, on: train.Hardware) -> 
             seed=stage.replicate.seed,
             fold=stage.replicate.fold,
             folds=stage.folds,
-            digest=digest,
+            digest=stage.digest,
             epochs=dict(zip(KINDS, (*stage.before, snapshot.epoch), strict=False)),
             classes=list(cells.classes),
             truth_classes=list(cells.truth_classes),

@@ -53,7 +53,7 @@ def plan_facts(plan: Plan, precision: Precision | None) -> dict[str, object]:
     """Return what `plan` prints, as plain values."""
     return {
         "factors": [{"name": f.name, "role": f.role, "levels": list(f.levels)} for f in plan.factors],
-        "replicates": len({trial.trial.replicate.index for trial in plan.trials}),
+        "replicates": plan.replicates,
         "folds": plan.folds,
         "trials": len(plan.trials),
         "controls": len(plan.every) - len(plan.trial),
@@ -77,7 +77,7 @@ def show_plan(to: Console, study: Study) -> None:
         kinds.setdefault(stage.kind, []).append(stage.epochs[-1])
     rows = [(kind, len(epochs), sum(epochs)) for kind, epochs in kinds.items()]
     show_frame(to, "stages, each trained once and shared", pd.DataFrame(rows, columns=["stage", "number", "epochs"]))
-    replicates = len({trial.trial.replicate.index for trial in plan.trials})
+    replicates = plan.replicates
     beside = len(plan.every) - len(plan.trial)
     to.print(
         f"{len(plan.trials)} trials = {len(plan.trials) // replicates} design points x {replicates} replicates"
@@ -93,7 +93,7 @@ def show_plan(to: Console, study: Study) -> None:
 def show_precision(to: Console, study: Study, precision: Precision) -> None:
     """Print the half-widths of 95% intervals to expect with more replicates, and what those cost."""
     plan = study.plan
-    each = plan.steps_shared / len({trial.trial.replicate.index for trial in plan.trials})
+    each = plan.steps_shared / plan.replicates
     counts = sorted({share.replicates for share in precision.shares})
     rows = [["optimiser steps in all", *(f"{each * count:,.0f}" for count in counts)]]
     for group in dict.fromkeys(share.group for share in precision.shares):
