@@ -181,10 +181,11 @@ class Settings(Model):
 class Resources(Model):
     """What one stage may use, how many run at once, and where."""
 
-    engine: Literal["stock"] = Field(description="training step: scvi-tools' own")
+    engine: Literal["exact", "fast"] = Field("exact", description="training step: bit for bit scvi-tools', or fast")
     accelerator: Literal["cpu", "gpu"]
     cpus: Count = Field(description="CPU threads of a stage")
     gpus: Annotated[float, Field(ge=0)] = Field(description="GPUs of a stage; fractions share one")
+    resident: StrictBool = Field(False, description="keep the counts on the GPU: same batches, gathered there")
     memory_gib: Annotated[float, Field(gt=0)] | None = Field(None, description="memory reserved for a stage")
     concurrent: Count | None = Field(None, description="stages at once; as many as fit if absent")
     address: str = Field("local", description="'local', 'auto', or the address of a Ray cluster")
@@ -193,6 +194,8 @@ class Resources(Model):
     def _gpu_means_gpu(self) -> Self:
         if (self.accelerator == "gpu") != (self.gpus > 0):
             raise ValueError(f"accelerator={self.accelerator} does not go with gpus={self.gpus}")
+        if self.resident and self.accelerator == "cpu":
+            raise ValueError("resident=true keeps counts on a GPU, and accelerator=cpu uses none")
         return self
 
 

@@ -83,9 +83,9 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         stages: Mapping[str, Stage],
         cells: Mapping[str, Any],
         directory: str,
-        on: tuple[str, int],
+        resources: Resources,
     ) -> None:
-        self._stages, self._cells, self._directory, self._on = stages, cells, Path(directory), on
+        self._stages, self._cells, self._directory, self._resources = stages, cells, Path(directory), resources
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -97,7 +97,7 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         from study.train import Hardware
 
         cells: Cells = ray.get(self._cells[self._stage.condition.query])
-        perform(self._stage, cells, self._directory, Hardware(*self._on))
+        perform(self._stage, cells, self._directory, Hardware.of(self._resources))
         return {"done": True}
 
 
@@ -247,7 +247,7 @@ def run(
         stages=tree.by_key,
         cells=shared,
         directory=str(directory),
-        on=(resources.accelerator, resources.cpus),
+        resources=resources,
     )
     request = _request(resources)
     fits = int(min(ray.cluster_resources()[name] // wanted for name, wanted in request.items()))

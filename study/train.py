@@ -31,7 +31,7 @@ from scvi.module import SCANVAE, VAE
 from scvi.train._callbacks import SubSampleLabels
 
 from study.audit import KL_WARMUP
-from study.config import InputError, ScanviSettings, ScviSettings, Settings, nearest
+from study.config import InputError, Resources, ScanviSettings, ScviSettings, Settings, nearest
 from study.data import UNLABELLED, Cells
 from study.split import Split, query_rows
 
@@ -45,10 +45,17 @@ class TrainingError(Exception):
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a stage trains on."""
+    """What a stage trains on, and with which training step."""
 
     accelerator: str = "cpu"
     threads: int = 1
+    engine: str = "exact"
+    resident: bool = False
+
+    @classmethod
+    def of(cls, resources: Resources) -> Hardware:
+        """What the resources of a study say."""
+        return cls(resources.accelerator, resources.cpus, resources.engine, resources.resident)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def transfer(config: StudyConfig, name: str, cells: Cells, directory: Path, say:
     folder.mkdir(parents=True, exist_ok=True)
     kept: dict[str, npt.NDArray[np.float32]] = {}
     states: list[train.State] = []
-    on = train.Hardware(config.resources.accelerator, config.resources.cpus)
+    on = train.Hardware.of(config.resources)
 
     def read_scvi(snapshot: train.Snapshot) -> None:
         kept["X_scVI"] = snapshot.model.get_latent_representation()
