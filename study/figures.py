@@ -223,14 +223,14 @@ def _values(outcome: str, names: Sequence[str], done: Sequence[Result]) -> list[
     rows = []
     for name in names:
         key = known.get(name, f"{outcome}/{name}")
-        rows.append([number(100 * result.metrics.get(key, math.nan), 2) for result in done])
+        rows.append([100 * result.metrics.get(key, math.nan) for result in done])
     if MACRO in names and done and f"{part}/macro_{metric}" not in done[0].metrics:
         values = np.array(rows[len(SUMMARIES) :], dtype=float)
         some = np.isfinite(values).any(axis=0)
         means = np.full(len(done), math.nan)
         means[some] = np.nanmean(values[:, some], axis=0)
-        rows[names.index(MACRO)] = [number(mean, 2) for mean in means]
-    return rows
+        rows[names.index(MACRO)] = means.tolist()
+    return [[number(value, 2) for value in row] for row in rows]
 
 
 def _attribution(found: Attribution) -> Json:

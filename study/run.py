@@ -22,7 +22,7 @@ from study import files, report, results, sweep, tracking
 from study.attribution import attribute_study
 from study.cells import Cells
 from study.check import check
-from study.config import InputError, StudyConfig, dump, load
+from study.config import Crossed, InputError, StudyConfig, dump, load
 from study.controls import ControlResult, judge
 from study.controls import frames as control_frames
 from study.data import query_names
@@ -36,7 +36,7 @@ from study.plan import Plan, Stage, Stratum, plan, strata
 from study.precision import ASSUMED, Precision, assumptions_from, expected_precision
 from study.results import Result
 from study.twins import prepare
-from study.verdict import Verdict, verdict
+from study.verdict import ReplicateCost, Verdict, verdict
 
 log = logging.getLogger(__name__)
 Show = Callable[["Account"], None]
@@ -239,7 +239,7 @@ def analyse(study: Study, command: str = "") -> Analysis:
     if used:
         counts = results.counts(study.plan, used, config.outcomes)
         attribution = attribute_study(counts, study.plan.factors, _strata(study))
-        verdicts = tuple(verdict(attribution, outcome) for outcome in config.outcomes)
+        verdicts = tuple(verdict(attribution, outcome, _replicate_cost(study)) for outcome in config.outcomes)
         frames |= {"counts": counts, **attribution.to_frames(), "verdicts": verdict_frame(verdicts)}
     read = partial(results.read_predictions, config.directory)
     controls = judge(study.plan, every, failed, read, study.cells)
@@ -317,6 +317,17 @@ def _earlier_chance(study: Study) -> Attribution | None:
 
 def _strata(study: Study) -> tuple[Stratum, ...]:
     return strata(study.plan.factors, study.config.scanvi.protocol)
+
+
+def _replicate_cost(study: Study) -> ReplicateCost | None:
+    """What one more replicate of the table trains; unknown where replicates are seeds crossed with folds."""
+    if isinstance(study.config.space.replicates, Crossed):
+        return None  # more of them is a choice between seeds and folds
+    keys = {key for trial in study.plan.trials for key, _ in trial.chain}
+    stages = [stage for stage in study.plan.stages if stage.key in keys]
+    steps = sum(stage.epochs[-1] * stage.steps_per_epoch for stage in stages)
+    replicates = study.plan.replicates
+    return ReplicateCost(round(len(stages) / replicates), round(steps / replicates))
 
 
 def verdict_frame(verdicts: Sequence[Verdict]) -> pd.DataFrame:

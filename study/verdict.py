@@ -36,6 +36,14 @@ PHRASES = {
 
 
 @dataclass(frozen=True)
+class ReplicateCost:
+    """What one more replicate of a study trains."""
+
+    trainings: int
+    steps: int
+
+
+@dataclass(frozen=True)
 class ClassVerdict:
     """What one class says.
 
@@ -114,7 +122,7 @@ class Verdict:
         )
 
 
-def verdict(study: StudyAttribution, outcome: str) -> Verdict:
+def verdict(study: StudyAttribution, outcome: str, cost: ReplicateCost | None = None) -> Verdict:
     """Return the card of one outcome.
 
     Parameters
@@ -123,6 +131,8 @@ def verdict(study: StudyAttribution, outcome: str) -> Verdict:
         The attributed study.
     outcome
         Such as ``heldout/recall``.
+    cost
+        Of one more replicate, where it is known.
 
     Raises
     ------
@@ -134,8 +144,9 @@ def verdict(study: StudyAttribution, outcome: str) -> Verdict:
         raise KeyError(outcome)
     crossed = all(factor.levels for factor in study.factors)
     layout = layout_of(study.factors, study.strata) if crossed else None
-    classes = tuple(_class_verdict(found, layout) for found in attributions)
-    return Verdict(outcome, classes, _trade_offs(attributions), _study_why(classes), _study_which(classes, outcome))
+    classes = tuple(_class_verdict(found, layout, cost) for found in attributions)
+    why = _study_why(classes, attributions[0].replicates, cost)
+    return Verdict(outcome, classes, _trade_offs(attributions), why, _study_which(classes, outcome))
 
 
 def dominant_group(found: Attribution) -> str | None:
@@ -171,7 +182,16 @@ def outcome_words(outcome: str) -> str:
     return f"{metric.replace('_', ' ')} on {place}" if place else metric
 
 
-def _class_verdict(found: Attribution, layout: Layout | None) -> ClassVerdict:
+def further_words(further: int, now: int, cost: ReplicateCost | None) -> str:
+    """Return so many further replicates in words, with what they cost and the override that runs only them."""
+    words = f"about {further} further replicate{'' if further == 1 else 's'}"
+    if cost is None:
+        return words
+    trainings, steps = further * cost.trainings, further * cost.steps
+    return f"{words} ({trainings:,} trainings, {steps:,} optimiser steps: space.replicates={now + further})"
+
+
+def _class_verdict(found: Attribution, layout: Layout | None, cost: ReplicateCost | None) -> ClassVerdict:
     if found.method == "none":
         return ClassVerdict(found.class_name, None, None, f"Not decomposed: {found.reason}.", "", ())
     dominant = dominant_group(found)
@@ -181,10 +201,11 @@ def _class_verdict(found: Attribution, layout: Layout | None) -> ClassVerdict:
         further = needed - found.replicates if needed else None
     real = tuple(effect for effect in found.effects if effect.real)
     what = outcome_words(found.outcome)
-    return ClassVerdict(found.class_name, dominant, further, _why(found, dominant, further), _which(real, what), real)
+    why = _why(found, dominant, further, cost)
+    return ClassVerdict(found.class_name, dominant, further, why, _which(real, what), real)
 
 
-def _why(found: Attribution, dominant: str | None, further: int | None) -> str:
+def _why(found: Attribution, dominant: str | None, further: int | None, cost: ReplicateCost | None) -> str:
     """Say why single runs differ."""
     note = f" ({found.reason})" if found.reason else ""
     if dominant == CHANCE:
@@ -193,11 +214,12 @@ def _why(found: Attribution, dominant: str | None, further: int | None) -> str:
         return f"Single runs differ mostly by {NAMES[dominant]}: {_share(found, dominant)} of their differences{note}."
     largest = sorted(found.shares, key=lambda share: -share.share)[:2]
     listed = ", ".join(f"{NAMES.get(share.group, share.group)} {_share(found, share.group)}" for share in largest)
-    settle = f"about {further} further replicates are expected to settle it"
     if not found.anova:
         settle = "what would settle it is not known for a random design"
     elif further is None:
         settle = f"more than {MOST_REPLICATES} replicates would be needed: the two are too much alike"
+    else:
+        settle = f"expected to be settled by {further_words(further, found.replicates, cost)}"
     return f"Cannot tell yet what single runs differ by most ({listed}); {settle}{note}."
 
 
@@ -220,7 +242,7 @@ def _which(real: Sequence[Effect], what: str) -> str:
     return f"{text[0].upper()}{text[1:]}.{more}"
 
 
-def _study_why(classes: Sequence[ClassVerdict]) -> str:
+def _study_why(classes: Sequence[ClassVerdict], replicates: int, cost: ReplicateCost | None) -> str:
     """Say of the whole study why single runs differ."""
     told = [one for one in classes if not one.why.startswith("Not decomposed")]
     if not told:
@@ -234,7 +256,8 @@ def _study_why(classes: Sequence[ClassVerdict]) -> str:
     text = f"Single runs differ {'; '.join(parts)}." if parts else ""
     if open_ones:
         known = [one.further_replicates for one in open_ones if one.further_replicates is not None]
-        settle = f"; about {max(known)} further replicates are expected to settle {len(known)} of them" if known else ""
+        settle = f"; {len(known)} of them expected to be settled by " if known else ""
+        settle += further_words(max(known), replicates, cost) if known else ""
         text += f" What they differ by most cannot be told yet in {_listed([_name(one) for one in open_ones])}{settle}."
     return text.strip()
 

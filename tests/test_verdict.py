@@ -16,7 +16,7 @@ from study.anova import Floats
 from study.attribution import attribute_tables
 from study.findings import StudyAttribution
 from study.tables import ClassTable
-from study.verdict import dominant_group, effect_sentence, outcome_words, phrase, verdict
+from study.verdict import ReplicateCost, dominant_group, effect_sentence, outcome_words, phrase, verdict
 
 LAYOUT = layout_for(small_design())
 QUIET, LOUD = (0.01, 0.01, 0.01), (0.3, 0.2, 0.1)
@@ -73,8 +73,18 @@ def test_it_says_when_it_cannot_tell_and_what_would_settle_it() -> None:
     card = verdict(study_of({"B": (level("query", 2, -1.2), LOUD)}, replicates=3), "heldout/recall")
     assert card.classes[0].dominant is None
     assert "Cannot tell yet" in card.classes[0].why
-    assert "replicates" in card.classes[0].why
+    assert "further replicate" in card.classes[0].why
     assert "cannot be told yet in B" in card.why
+
+
+def test_further_replicates_come_with_their_cost_and_the_override_that_runs_them() -> None:
+    study = study_of({"B": (level("query", 2, -1.2), LOUD)}, replicates=3)
+    card = verdict(study, "heldout/recall", ReplicateCost(trainings=9, steps=1500))
+    further = card.classes[0].further_replicates
+    assert further is not None
+    for sentence in (card.classes[0].why, card.why):
+        assert f"about {further} further replicate ({9 * further:,} trainings, {1500 * further:,} opt" in sentence
+        assert f"space.replicates={3 + further})" in sentence
 
 
 def test_a_setting_that_helps_one_class_and_hurts_another_is_a_trade_off() -> None:
