@@ -45,7 +45,7 @@ class Assumptions:
     source: str
 
 
-# For a first study. Half of the differences are chance, as in the small real trainings of docs/method.md.
+# For a first study. Half of the differences are chance, as in the small real trainings of docs/validation.md.
 ASSUMED = Assumptions(
     chance={
         "pretraining": 0.08,
