@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install run test lint clean
+.PHONY: install run test lint bench clean
 
 # The stamp is newer than the pins when what is installed is what they say.
 $(VENV)/stamp: pyproject.toml constraints.txt
@@ -23,6 +23,13 @@ lint: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy study
+
+# What a study costs, in reduced sizes: ratios against baselines in the same run.
+bench: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	for benchmark in step_cost sweep_cost scale makespan; do \
+		$(BIN)/python benchmarks/$$benchmark.py --quick --json || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

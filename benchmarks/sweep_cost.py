@@ -1,0 +1,257 @@
+"""What a sweep costs: a plain Ray Tune trainable, scvi.autotune on the scANVI part, and scanvi-study, side by side.
+
+A forum-shaped design, scaled down: 2 classifiers x 3 n_samples_per_label x 4 epoch levels x 2 queries x 2 seeds = 96
+trials on real blood cells. The plain sweep and scanvi-study must give identical recalls, or the benchmark fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import yaml
+from anndata import AnnData
+from rich.console import Console
+from rich.table import Table
+
+from study import config as configuration
+from study import timing
+from study.results import read_all
+from study.run import Study, open_study
+from study.split import split
+
+HERE = Path(__file__).parent
+FOLDS = 3
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the design is."""
+
+    scvi_epochs: int
+    max_epochs: tuple[int, ...]
+    linear_classifier: tuple[bool, ...] = (True, False)
+    n_samples_per_label: tuple[int | None, ...] = (5, 15, None)
+    query: tuple[str, ...] = ("asis", "shallow")
+    seed: tuple[int, ...] = (0, 1)
+
+
+# The thread's 400 + 200 epochs, divided by 5 and by 20.
+FULL = Size(80, (5, 10, 20, 40))
+QUICK = Size(20, (2, 4, 6, 10), n_samples_per_label=(5, None), seed=(0,))
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one way took: seconds of wall and CPU time, peak of resident memory (shared pages counted once), GiB."""
+
+    wall: float
+    cpu: float
+    memory: float
+
+
+def measured(command: Sequence[str], cwd: Path) -> Usage:
+    """Run a command to its end and measure it with all its descendants.
+
+    Raises
+    ------
+    subprocess.CalledProcessError
+        If it fails.
+    """
+    start, peak = time.perf_counter(), 0.0
+    cpu: dict[int, float] = {}
+    log = cwd / "log.txt"
+    with log.open("wb") as output:
+        child = psutil.Popen(list(command), cwd=cwd, stdout=output, stderr=subprocess.STDOUT)
+        while child.poll() is None:
+            peak = max(peak, sum(_sample(process, cpu) for process in (child, *child.children(recursive=True))))
+            time.sleep(0.5)
+    if child.returncode:
+        raise subprocess.CalledProcessError(child.returncode, list(command), log.read_text()[-3000:])
+    return Usage(time.perf_counter() - start, sum(cpu.values()), peak / 2**30)
+
+
+def _sample(process: psutil.Process, cpu: dict[int, float]) -> float:
+    """Note the CPU time of a process so far; return its proportional memory in bytes."""
+    try:
+        times = process.cpu_times()
+        cpu[process.pid] = times.user + times.system
+        return float(process.memory_full_info().pss)
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        return 0.0  # it ended while we looked
+
+
+def make_project(size: Size, folder: Path) -> Study:
+    """Make the folder of a study of this design, as a user would, and open it."""
+    subprocess.run([sys.executable, "-m", "study", "init", str(folder)], check=True, capture_output=True)
+    levels = {
+        "query": size.query,
+        "scanvi.linear_classifier": size.linear_classifier,
+        "scanvi.n_samples_per_label": ["all" if n is None else n for n in size.n_samples_per_label],
+        "scanvi.max_epochs": size.max_epochs,
+    }
+    space = {
+        "name": "bench",
+        "design": "factorial",
+        "factors": {name: {"levels": list(level)} for name, level in levels.items()},
+        "replicates": len(size.seed),
+        "folds": FOLDS,
+    }
+    (folder / "search_spaces" / "bench.yaml").write_text(yaml.safe_dump(space))
+    with contextlib.chdir(folder):  # where its own search space is
+        return open_study(configuration.compose(overrides(size, folder)))
+
+
+def overrides(size: Size, folder: Path) -> list[str]:
+    """Return what the command line says."""
+    return [f"root={folder}/studies", "space=bench", f"scvi.max_epochs={size.scvi_epochs}"]
+
+
+def write_cells(study: Study, size: Size, folder: Path) -> None:
+    """Write the same cells as h5ad files, as a user of plain scvi-tools has them: labels, batches, parts by seed."""
+    for query in size.query:
+        cells = study.cells[query]
+        labels = np.array([*(cells.classes[code] for code in cells.labels), *["Unknown"] * cells.n_query], dtype=object)
+        obs = pd.DataFrame({"batch": [cells.batches[code] for code in cells.batch], "label": labels})
+        for seed in size.seed:
+            parts = split(cells, seed % FOLDS, FOLDS, 128)
+            assert not parts.left_out.size, "a user of plain scvi-tools would leave no cell out"
+            part = np.array(["train"] * cells.n_reference + ["query"] * cells.n_query, dtype=object)
+            part[parts.held_out] = "heldout"
+            obs[f"part{seed}"] = part
+        obs["train_label"] = np.where(obs["part0"] == "heldout", "Unknown", labels)
+        AnnData(cells.counts.copy(), obs=obs.set_index(obs.index.astype(str))).write_h5ad(folder / f"{query}.h5ad")
+
+
+def differing(plain: Sequence[Mapping[str, Any]], study: Study) -> int:
+    """Return how many recalls of the plain sweep scanvi-study does not give exactly."""
+    results = read_all(study.config.directory, study.plan.trial)
+    found = {_point(study, key): result.metrics for key, result in results.items()}
+    wrong = 0
+    for row in plain:
+        samples = "all" if row["n_samples_per_label"] is None else row["n_samples_per_label"]
+        point = (row["query"], row["linear_classifier"], samples, row["max_epochs"], row["seed"])
+        metrics = found[point]
+        for part, recalls in row["recalls"].items():
+            wrong += sum(metrics.get(f"{part}/recall/{name}") != value for name, value in recalls.items())
+    return wrong
+
+
+def _point(study: Study, key: str) -> tuple[Any, ...]:
+    trial = study.plan.trial[key].trial
+    scanvi = trial.settings.scanvi
+    levels = (scanvi.linear_classifier, scanvi.n_samples_per_label, scanvi.max_epochs)
+    return (trial.query, *levels, trial.replicate.seed)
+
+
+def compare(size: Size, scratch: Path) -> dict[str, Any]:
+    """Run all three ways and return the figures."""
+    study = make_project(size, scratch / "study")
+    for name in ("data", "plain", "autotune"):
+        (scratch / name).mkdir()
+    write_cells(study, size, scratch / "data")
+    names = ("query", "linear_classifier", "n_samples_per_label", "max_epochs", "seed")
+    job = {
+        "data": str(scratch / "data"),
+        "factors": {name: getattr(size, name) for name in names},
+        "scvi_epochs": size.scvi_epochs,
+    }
+    usage: dict[str, Usage] = {}
+    for way in ("plain", "autotune"):
+        asked, found = scratch / way / "job.json", scratch / way / "found.json"
+        asked.write_text(json.dumps(job | {"scratch": str(scratch / way)}))
+        script = str(HERE / f"sweep_cost_{way}.py")
+        usage[way] = measured([sys.executable, script, str(asked), str(found)], scratch / way)
+    # Prepared cells are part of what scanvi-study has to do.
+    for made in (scratch / "study" / "studies").glob("*/counts"):
+        made.rename(scratch / "prepared")
+    command = [sys.executable, "-m", "study", "run", *overrides(size, scratch / "study")]
+    usage["study"] = measured(command, scratch / "study")
+    plain = json.loads((scratch / "plain" / "found.json").read_text())
+    return {
+        "trials": len(plain),
+        "identical": differing(plain, study) == 0,
+        "wall_ratio_vs_plain": usage["plain"].wall / usage["study"].wall,
+        "wall_ratio_vs_autotune": usage["autotune"].wall / usage["study"].wall,
+        "epochs_ratio": study.plan.epochs_separate / study.plan.epochs_shared,
+        **predicted(plain, study, usage),
+        "usage": {way: asdict(one) for way, one in usage.items()},
+    }
+
+
+def predicted(plain: Sequence[Mapping[str, Any]], study: Study, usage: Mapping[str, Usage]) -> dict[str, float]:
+    """Return the ratio that the plan's epochs and the two ways' seconds per epoch predict, and what was reached of it.
+
+    Epochs of each kind if every trial trains alone, times the seconds of one in the plain sweep; over the epochs that
+    the stages train, times the seconds of one in scanvi-study. Nothing else costs anything in this prediction.
+    """
+    epochs = {"scvi": 0, "scanvi": 0}
+    for trial in study.plan.trials:
+        for kind, (_, level) in zip(epochs, trial.chain, strict=True):
+            epochs[kind] += level
+    separate = sum(row["scvi_seconds"] + row["scanvi_seconds"] for row in plain)
+    each = {kind: sum(row[f"{kind}_seconds"] for row in plain) / epochs[kind] for kind in epochs}
+    records = timing.read_all(study.config.directory)
+    shared = sum(one.training for one in records)
+    trained: dict[str, list[float]] = {"scvi": [], "scanvi": []}
+    for one in records:
+        trained["scvi" if one.kind == "pretraining" else "scanvi"].append(one.training / one.epochs)
+    ratio = separate / shared
+    return {
+        "predicted_ratio": ratio,
+        "reached": usage["plain"].wall / usage["study"].wall / ratio,
+        "scvi_step_ratio": each["scvi"] / float(np.mean(trained["scvi"])),
+        "scanvi_step_ratio": each["scanvi"] / float(np.mean(trained["scanvi"])),
+        "overhead_per_trial": timing.overhead(records),
+    }
+
+
+def show(found: Mapping[str, Any]) -> None:
+    """Print the table and the ratios."""
+    table = Table(title=f"{found['trials']} trials", title_justify="left")
+    for column in ("", "wall s", "CPU s", "peak GiB", "wall time / scanvi-study"):
+        table.add_column(column, justify="left" if not column else "right")
+    names = {"plain": "plain Ray Tune trainable", "autotune": "run_autotune, scANVI alone", "study": "scanvi-study run"}
+    base = found["usage"]["study"]["wall"]
+    for way, one in found["usage"].items():
+        figures = (f"{one['wall']:.0f}", f"{one['cpu']:.0f}", f"{one['memory']:.2f}", f"{one['wall'] / base:.1f}")
+        table.add_row(names[way], *figures)
+    console = Console()
+    console.print(table)
+    console.print(f"recalls identical: {found['identical']}")
+    console.print(
+        f"the plan saves {found['epochs_ratio']:.1f} times the epochs; an epoch of scVI costs "
+        f"{found['scvi_step_ratio']:.2f} times less, one of scANVI {found['scanvi_step_ratio']:.2f} times: "
+        f"{found['predicted_ratio']:.1f} times predicted, {found['wall_ratio_vs_plain']:.1f} measured "
+        f"({found['reached']:.0%} of it). Overhead per trial: {found['overhead_per_trial']:.2f} s."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="16 trials of a few epochs")
+    parser.add_argument("--json", action="store_true", help="end with one JSON object")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        found = compare(QUICK if arguments.quick else FULL, Path(scratch))
+    show(found)
+    if arguments.json:
+        print(json.dumps(found))
+    if not found["identical"]:
+        sys.exit("the plain sweep and scanvi-study differ")
+
+
+if __name__ == "__main__":
+    main()
