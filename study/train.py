@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
-import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,24 +20,21 @@ import pandas as pd
 import scvi
 import torch
 from anndata import AnnData
-from lightning.pytorch import Callback
-from scipy import sparse
-from scvi.dataloaders import SemiSupervisedDataLoader, SemiSupervisedDataSplitter
 from scvi.model import SCANVI, SCVI
 from scvi.module import SCANVAE, VAE
 from scvi.train._callbacks import SubSampleLabels
 
-from study.audit import KL_WARMUP
 from study.config import InputError, Resources, ScanviSettings, ScviSettings, Settings, nearest
 from study.data import UNLABELLED, Cells
+from study.engine import equip, lean_likelihoods
+from study.snapshot import Read, Watch
+from study.snapshot import Snapshot as Snapshot
+from study.snapshot import TrainingError as TrainingError
+from study.snapshot import undisturbed as undisturbed
 from study.split import Split, query_rows
 
 State = dict[str, torch.Tensor]
 _NORM = {"batch": ("both", "none"), "layer": ("none", "both"), "none": ("none", "none")}
-
-
-class TrainingError(Exception):
-    """A training that went wrong, such as a loss that is not finite."""
 
 
 @dataclass(frozen=True)
@@ -56,29 +50,6 @@ class Hardware:
     def of(cls, resources: Resources) -> Hardware:
         """What the resources of a study say."""
         return cls(resources.accelerator, resources.cpus, resources.engine, resources.resident)
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A stage at one epoch level.
-
-    Attributes
-    ----------
-    model
-        The model, in eval mode; valid only while it is being read.
-    curves
-        Training curves so far, name to one value per epoch.
-    probes
-        What the schedule did: optimiser steps, final KL weight, labelled cells drawn.
-    """
-
-    epoch: int
-    model: SCVI | SCANVI
-    curves: dict[str, list[float]]
-    probes: dict[str, Any]
-
-
-Read = Callable[[Snapshot], None]
 
 
 def pretrain(
@@ -108,14 +79,8 @@ def pretrain(
     """
     _prepare(seed, on)
     model = build_scvi(joint_anndata(cells, parts), settings.scvi)
-    watch = _Watch(model, epochs, read)
-    model.train(
-        max_epochs=epochs[-1],
-        datasplitter_kwargs={"external_indexing": _external(parts, cells)},
-        callbacks=[watch],
-        **_trainer(settings.scvi, on),
-    )
-    watch.confirm()
+    watch = Watch(model, epochs, read)
+    _train(model, watch, _external(parts, cells), settings, on)
 
 
 def finetune(
@@ -141,19 +106,17 @@ def finetune(
         **_scanvi_arguments(settings.scanvi),
     )
     assert model.n_labels == len(cells.classes), "a class without a training cell, or a phantom class"
-    model._data_splitter_cls = _Splitter
-    watch = _Watch(model, epochs, read, classes=cells.classes)
+    watch = Watch(model, epochs, read, classes=cells.classes)
     samples = settings.scanvi.n_samples_per_label
-    model.train(
-        max_epochs=epochs[-1],
+    _train(
+        model,
+        watch,
+        _external(parts, cells),
+        settings,
+        on,
         n_samples_per_label=None if samples == "all" else samples,
-        datasplitter_kwargs={"external_indexing": _external(parts, cells)},
-        # Given callbacks replace scANVI's own, and without SubSampleLabels the labelled cells are drawn once for all.
-        callbacks=[SubSampleLabels(), watch],
         plan_kwargs={"classification_ratio": settings.scanvi.classification_ratio},
-        **_trainer(settings.scvi, on),
     )
-    watch.confirm()
 
 
 def operate(
@@ -181,15 +144,15 @@ def operate(
     train = query_rows(parts, settings.scvi.batch_size) - cells.n_reference
     rest = np.setdiff1d(np.arange(cells.n_query), train)
     # Some parts of a model under surgery are frozen in eval mode on purpose.
-    watch = _Watch(model, epochs, read, partly_frozen=True)
-    model.train(
-        max_epochs=epochs[-1],
-        datasplitter_kwargs={"external_indexing": [train, np.array([], dtype=int), rest]},
-        callbacks=[watch],
+    watch = Watch(model, epochs, read, partly_frozen=True)
+    _train(
+        model,
+        watch,
+        [train, np.array([], dtype=np.int64), rest],
+        settings,
+        on,
         plan_kwargs={"weight_decay": 0.0, "classification_ratio": settings.scanvi.classification_ratio},
-        **_trainer(settings.scvi, on),
     )
-    watch.confirm()
 
 
 def joint_anndata(cells: Cells, parts: Split) -> AnnData:
@@ -283,7 +246,7 @@ def _anndata(cells: Cells, rows: npt.NDArray[np.int64], labels: npt.NDArray[Any]
     index = pd.RangeIndex(rows.size).astype(str)
     # Categories are only those that occur: scvi-tools makes phantom classes and batches of unused ones.
     obs = pd.DataFrame({"batch": pd.Categorical(batch), "label": pd.Categorical(labels)}, index=index)
-    return AnnData(sparse.csr_matrix(counts, copy=False), obs=obs)
+    return AnnData(counts, obs=obs)
 
 
 def _external(parts: Split, cells: Cells) -> list[npt.NDArray[np.int64]]:
@@ -292,13 +255,31 @@ def _external(parts: Split, cells: Cells) -> list[npt.NDArray[np.int64]]:
     return [parts.train, np.array([], dtype=np.int64), rest]
 
 
-def _trainer(settings: ScviSettings, on: Hardware) -> dict[str, Any]:
-    return {
-        "batch_size": settings.batch_size,
-        "accelerator": on.accelerator,
-        "devices": 1,
-        "enable_progress_bar": False,
-    }
+def _train(
+    model: SCVI | SCANVI,
+    watch: Watch,
+    external: list[npt.NDArray[np.int64]],
+    settings: Settings,
+    on: Hardware,
+    **more: Any,
+) -> None:
+    """Train on the first of the three lists of rows until the last epoch level."""
+    equip(model, on.engine)
+    # Given callbacks replace scANVI's own, and without SubSampleLabels the labelled cells are drawn once for all.
+    callbacks = [SubSampleLabels(), watch] if watch.classes else [watch]
+    with lean_likelihoods():
+        model.train(
+            max_epochs=watch.epochs[-1],
+            batch_size=settings.scvi.batch_size,
+            datasplitter_kwargs={"external_indexing": external, "device": "cuda" if on.resident else None},
+            callbacks=callbacks,
+            accelerator=on.accelerator,
+            devices=1,
+            enable_progress_bar=False,
+            logger=False,
+            **more,
+        )
+    watch.confirm()
 
 
 def _prepare(seed: int, on: Hardware) -> None:
@@ -307,112 +288,3 @@ def _prepare(seed: int, on: Hardware) -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     torch.set_num_threads(on.threads)
     scvi.settings.seed = seed
-
-
-class _LabelledLoader(SemiSupervisedDataLoader):  # type: ignore[misc]
-    """The stock loader, but never with a last labelled minibatch of one cell, and counting what it draws."""
-
-    def __init__(self, *args: Any, batch_size: int = 128, **kwargs: Any) -> None:
-        self._size = batch_size
-        self.draws: dict[int, int] = {}
-        super().__init__(*args, batch_size=batch_size, **kwargs)
-
-    def subsample_labels(self) -> npt.NDArray[np.int64]:
-        """Draw the labelled cells of an epoch."""
-        rows: npt.NDArray[np.int64] = super().subsample_labels()
-        return rows[:-1] if rows.size % self._size == 1 and rows.size > 1 else rows
-
-    def resample_labels(self) -> None:
-        """Draw anew, at the start of each epoch, and count."""
-        super().resample_labels()
-        for row in self.dataloaders[1].indices:
-            self.draws[int(row)] = self.draws.get(int(row), 0) + 1
-
-
-class _Splitter(SemiSupervisedDataSplitter):  # type: ignore[misc]
-    """The stock splitter with that loader."""
-
-    def setup(self, stage: str | None = None) -> None:
-        """Split, then replace the loader."""
-        super().setup(stage)
-        self.data_loader_class = _LabelledLoader
-
-
-# No repr: lightning asks for that of its callbacks, and a model's prints itself.
-@dataclass(eq=False, repr=False)
-class _Watch(Callback):  # type: ignore[misc]
-    """Reads a stage at its epoch levels without disturbing it, and checks that it trains as it should."""
-
-    model: SCVI | SCANVI
-    epochs: Sequence[int]
-    read: Read
-    classes: Sequence[str] = ()
-    partly_frozen: bool = False
-    curves: dict[str, list[float]] = field(default_factory=dict)
-    reached: int = 0
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        if self.classes:
-            assert any(isinstance(c, SubSampleLabels) for c in trainer.callbacks), "labelled cells would be drawn once"
-        assert pl_module.n_epochs_kl_warmup == KL_WARMUP, "a schedule that depends on the epochs cannot be shared"
-
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        # A second train() on a model, or one after load, would run without dropout and with BatchNorm frozen.
-        if batch_idx == 0 and not self.partly_frozen:
-            assert all(part.training for part in pl_module.module.modules()), "training in eval mode"
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        epoch = trainer.current_epoch + 1
-        for name, value in trainer.callback_metrics.items():
-            self.curves.setdefault(name, []).append(float(value))
-        loss = self.curves["train_loss"][-1]
-        if not math.isfinite(loss):
-            raise TrainingError(f"the training loss is {loss} in epoch {epoch}")
-        if epoch in self.epochs:
-            with undisturbed(pl_module.module):
-                curves = {name: list(values) for name, values in self.curves.items()}
-                self.model.is_trained_ = True  # or scvi-tools refuses to read the latent space
-                self.read(Snapshot(epoch, self.model, curves, self._probes(trainer, pl_module)))
-                self.model.is_trained_ = False
-            self.reached = epoch
-
-    def confirm(self) -> None:
-        """Raise unless every level was read: scvi-tools ends a training early without an error on an interrupt."""
-        if self.reached != self.epochs[-1]:
-            raise TrainingError(f"training ended after epoch level {self.reached} of {self.epochs[-1]}")
-
-    def _probes(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
-        probes: dict[str, Any] = {"steps": int(trainer.global_step), "kl_weight": float(pl_module.kl_weight)}
-        loader = trainer.train_dataloader
-        if isinstance(loader, _LabelledLoader):
-            labels = np.asarray(self.model.adata.obs["label"])
-            rows = np.fromiter(loader.draws, dtype=int)
-            drawn = np.array([loader.draws[row] for row in rows])
-            of = {name: labels[rows] == name for name in self.classes}
-            probes["labelled_batches"] = len(loader.dataloaders[1])
-            probes["batches"] = len(loader)
-            probes["distinct_labelled"] = {name: int(mask.sum()) for name, mask in of.items()}
-            probes["draws_per_cell"] = {name: float(drawn[mask].mean()) for name, mask in of.items() if mask.any()}
-        return probes
-
-
-@contextmanager
-def undisturbed(module: torch.nn.Module) -> Iterator[None]:
-    """Put a module into eval mode; afterwards restore the mode of each part and all random states.
-
-    Prediction in train mode would change BatchNorm statistics, and its loader draws from the global generator.
-    """
-    modes = [(part, part.training) for part in module.modules()]
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(cpu)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)

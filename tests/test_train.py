@@ -120,3 +120,32 @@ def test_good_extra_arguments_reach_the_module() -> None:
     module = finetuned(config, [1])[0].model.module
     assert module.log_variational is False
     assert module.z_encoder.var_activation is torch.nn.functional.softplus
+
+
+def test_the_fast_engine_maps_a_query_and_leaves_the_reference_alone() -> None:
+    config = configuration.compose([*TINY, "scanvi.linear_classifier=true"])
+    reference = pbmc().first(0)
+    alone, on = split(reference, 0, 3, 128), train.Hardware(engine="fast")
+    states: list[train.State] = []
+    predicted: list[np.ndarray] = []
+
+    def read(snapshot: train.Snapshot) -> None:
+        states.append(train.state_of(snapshot.model))
+        adata = train.joint_anndata(reference, alone)
+        predicted.append(train.probabilities(snapshot.model, reference, adata))
+
+    train.pretrain(reference, alone, config, 0, [1], lambda s: states.append(train.state_of(s.model)), on)
+    train.finetune(reference, alone, config, 0, [1], read, on, states[0])
+    train.operate(pbmc(), split(pbmc(), 0, 3, 128), config, 0, [2], read, on, states[1])
+    assert np.array_equal(*predicted)
+    assert any(not torch.equal(states[2][name], value) for name, value in states[1].items()), "something was trained"
+
+
+def test_a_condition_with_fewer_query_cells_copies_no_counts(tmp_path: Path) -> None:
+    data = configuration.compose(["data=simulated", "data.simulate.reference_cells=60"]).data
+    cells = prepare(data, ["large"], tmp_path)["large"]
+    few = cells.first(5)  # scipy copies views of less than half when it makes a matrix of them
+    assert 2 * few.counts.nnz < cells.counts.nnz
+    adata = train.joint_anndata(few, split(few, 0, 3, 128))
+    for part in ("data", "indices", "indptr"):
+        assert np.shares_memory(getattr(adata.X, part), getattr(cells.counts, part))

@@ -1,0 +1,95 @@
+"""Compare the recall that the fast engine reaches with that of the exact one, on real cells.
+
+Both engines train the same stages from the same seeds, on the bundled cells with the same held-out ones. They draw the
+same random numbers and round otherwise, so a pair differs only by how far rounding carries it; a bias would show in
+the mean.
+
+    python benchmarks/fast_recall.py            # 10 seeds, 40 trainings
+    python benchmarks/fast_recall.py --quick    # 3 seeds, few epochs
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+from sklearn.metrics import confusion_matrix
+
+from study import config as configuration
+from study import train
+from study.cells import Cells
+from study.evaluate import class_metrics
+from study.split import split
+from study.twins import prepare
+
+ENGINES = ("exact", "fast")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--quick", action="store_true", help="three seeds, few epochs")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    seeds, epochs = (3, (4, 3)) if arguments.quick else (arguments.seeds, (40, 15))
+    with ProcessPoolExecutor(2) as pool:
+        recalls = np.stack(list(pool.map(partial(recall_of_engines, epochs=epochs), range(seeds))))
+    exact, fast = 100 * recalls[:, 0], 100 * recalls[:, 1]
+    difference, sd = (fast - exact).mean(axis=0), exact.std(axis=0, ddof=1)
+    half = stats.t.ppf(0.975, seeds - 1) * (fast - exact).std(axis=0, ddof=1) / np.sqrt(seeds)
+    table = Table(
+        title=f"held-out recall in points, {seeds} seeds; difference = fast - exact, paired, with 95% interval"
+    )
+    for column in ("class", "exact", "fast", "difference", "sd between seeds"):
+        table.add_column(column)
+    names = (*bundled().classes, "mean of classes")
+    for k, name in enumerate(names):
+        interval = f"{difference[k]:+.1f} [{difference[k] - half[k]:.1f}, {difference[k] + half[k]:.1f}]"
+        table.add_row(name, f"{exact[:, k].mean():.1f}", f"{fast[:, k].mean():.1f}", interval, f"{sd[k]:.1f}")
+    Console(stderr=arguments.json, width=120).print(table)
+    if arguments.json:
+        most = int(np.abs(difference[:-1]).argmax())
+        found = {"class": names[most], "difference": difference[most], "half_width": half[most], "seed_sd": sd[most]}
+        outside = [name for name, d, h in zip(names, difference, half, strict=True) if abs(d) > h]
+        print(json.dumps({"seeds": seeds, "largest": found, "intervals_without_0": outside}))
+
+
+def recall_of_engines(seed: int, epochs: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """Train with each engine; return recall by class and its mean, shape (n_engines, n_classes + 1)."""
+    cells = bundled()
+    parts = split(cells, 0, 3, 128)
+    rows, classes = parts.held_out, np.arange(len(cells.classes))
+    found = []
+    for engine in ENGINES:
+        on, states, called = train.Hardware(engine=engine), [], []
+        config = configuration.compose()
+        train.pretrain(
+            cells, parts, config, seed, [epochs[0]], lambda s, a=states: a.append(train.state_of(s.model)), on
+        )
+
+        def read(snapshot: train.Snapshot, a: list[npt.NDArray[np.int64]] = called) -> None:
+            a.append(train.probabilities(snapshot.model, cells).argmax(axis=1)[rows])
+
+        train.finetune(cells, parts, config, seed, [epochs[1]], read, on, states[0])
+        metrics = class_metrics(confusion_matrix(cells.labels[rows], called[0], labels=classes), cells.classes)
+        found.append([*(metrics[f"recall/{name}"] for name in cells.classes), metrics["macro_recall"]])
+    return np.array(found)
+
+
+def bundled() -> Cells:
+    """The bundled cells and their query."""
+    with tempfile.TemporaryDirectory() as folder:
+        return prepare(configuration.compose().data, ["asis"], Path(folder))["asis"]
+
+
+if __name__ == "__main__":
+    main()
