@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.lib import format as npy
 
 from study import files
+from study.chunks import DATA, Rows, assemble, pointers, write
 from study.config import InputError
 
 log = logging.getLogger(__name__)
@@ -24,13 +29,11 @@ WORDS = ("classes", "truth_classes", "batches")
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
-    """Reference and one query, prepared: reference rows first in file order, then query rows in one random order.
+class Annotation:
+    """All that is known of cells but their counts.
 
     Attributes
     ----------
-    counts
-        Raw counts, shape (n_reference + n_query, n_genes), float32 CSR, canonical.
     genes
         Gene names, shape (n_genes,).
     classes
@@ -51,7 +54,6 @@ class Cells:
         Reference row that a query cell was copied from (twin `self`), shape (n_query,), int64; else -1.
     """
 
-    counts: sp.csr_matrix
     genes: np.ndarray
     classes: tuple[str, ...]
     labels: np.ndarray
@@ -71,6 +73,19 @@ class Cells:
     def n_query(self) -> int:
         """Number of query cells."""
         return len(self.truth)
+
+
+@dataclass(frozen=True, eq=False)
+class Cells(Annotation):
+    """Reference and one query, prepared: reference rows first in file order, then query rows in one random order.
+
+    Attributes
+    ----------
+    counts
+        Raw counts, shape (n_reference + n_query, n_genes), float32 CSR, canonical.
+    """
+
+    counts: sp.csr_matrix
 
     def first(self, n: int | Literal["all"]) -> Cells:
         """Return the same with the first `n` query cells; counts are views of these, not copies.
@@ -127,15 +142,6 @@ def prefix(counts: sp.csr_matrix, rows: int) -> sp.csr_matrix:
     return assemble(counts.data[:end], counts.indices[:end], counts.indptr[: rows + 1], counts.shape[1])
 
 
-def assemble(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, n_genes: int) -> sp.csr_matrix:
-    """Return a CSR matrix over canonical arrays without copying or touching them (they may be read-only)."""
-    matrix = sp.csr_matrix((len(indptr) - 1, n_genes), dtype=data.dtype)
-    # Not through the constructor: it would copy where it prefers another index type.
-    matrix.data, matrix.indices, matrix.indptr = data, indices, indptr
-    matrix.has_sorted_indices = matrix.has_canonical_format = True
-    return matrix
-
-
 def recode(words: tuple[str, ...], codes: np.ndarray, keep: int = 0) -> tuple[tuple[str, ...], np.ndarray]:
     """Drop the words that no code names, but for the first `keep`; return the words left and codes into them."""
     used = np.union1d(np.arange(keep), codes[codes >= 0])
@@ -144,15 +150,32 @@ def recode(words: tuple[str, ...], codes: np.ndarray, keep: int = 0) -> tuple[tu
     return tuple(words[code] for code in used), new[codes]
 
 
-def save(cells: Cells, folder: Path) -> None:
-    """Write cells as arrays with checksums; the file that names them comes last, so that a torn write is none."""
-    arrays = {f"counts_{part}": getattr(cells.counts, part) for part in STRUCTURE}
-    arrays |= {name: getattr(cells, name) for name in ARRAYS}
-    checksums = {}
+def save(cells: Annotation, counts: Sequence[Rows], folder: Path) -> None:
+    """Write cells as arrays with checksums; the file that names them comes last, so that a torn write is none.
+
+    Parameters
+    ----------
+    cells
+        What is known of them.
+    counts
+        Their counts, one part after the other; a chunk of them at a time is in memory.
+    folder
+        Where to write.
+    """
+    indptr = pointers(np.concatenate([rows.sizes for rows in counts]))
+    with ExitStack() as stack:
+        paths = [stack.enter_context(files.writing(folder / f"counts_{part}.npy")) for part in ("data", "indices")]
+        data, indices = (stack.enter_context(path.open("wb")) for path in paths)
+        for file, dtype in ((data, DATA), (indices, indptr.dtype)):
+            header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": (int(indptr[-1]),)}
+            npy.write_array_header_1_0(file, header)
+        write(chain.from_iterable(counts), data, indices, indptr.dtype)
+    arrays = {"counts_indptr": indptr, **{name: getattr(cells, name) for name in ARRAYS}}
     for name, array in arrays.items():
         with files.writing(folder / f"{name}.npy") as aside:
             np.save(aside, array, allow_pickle=False)
-        checksums[name] = files.sha256_of(folder / f"{name}.npy")
+    names = [*(f"counts_{part}" for part in STRUCTURE), *ARRAYS]
+    checksums = {name: files.sha256_of(folder / f"{name}.npy") for name in names}
     facts = {"schema": SCHEMA, "files": checksums, **{name: list(getattr(cells, name)) for name in WORDS}}
     text = json.dumps({"sha256": _checksum(facts), **facts}, indent=1)
     files.write(folder / "cells.json", text.encode())

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 
+from study.chunks import Rows
 from study.config import DataConfig, InputError, StudyConfig, nearest
 from study.data import Source, read
 from study.design import folds_of
@@ -105,7 +105,7 @@ def _report(problems: list[str], warnings: list[str], source: Source | None, que
         tables = [pd.DataFrame() for _ in range(4)]
     else:
         rows = source.reference
-        parts = {"reference": _Part(source.counts[rows], source.label[rows], source.batch[rows])}
+        parts = {"reference": _Part(Rows(source.counts, rows), source.label[rows], source.batch[rows])}
         for name, twin in queries.items():
             parts[name] = _Part(twin.counts, source.label[twin.rows], source.batch[twin.rows])
         files = pd.DataFrame(source.files, columns=["source", "genes", "shared with reference"])
@@ -123,18 +123,22 @@ def _report(problems: list[str], warnings: list[str], source: Source | None, que
 class _Part:
     """The reference or one query, as the tables need it."""
 
-    counts: sp.csr_matrix
+    counts: Rows
     labels: np.ndarray
     batch: np.ndarray
 
     def row(self, name: str) -> dict[str, Any]:
         """Return the row of the table of cells."""
-        row: dict[str, Any] = {"name": name, "cells": self.counts.shape[0], "genes": self.counts.shape[1]}
-        row["genes without counts"] = int((self.counts.getnnz(axis=0) == 0).sum())
+        n_genes = self.counts.matrix.shape[1]
+        detected, totals = np.zeros(n_genes, dtype=bool), np.zeros(0, dtype=np.float32)
+        for part in self.counts:
+            detected[part.indices] = True
+            totals = np.append(totals, np.asarray(part.sum(axis=1)))
+        row: dict[str, Any] = {"name": name, "cells": len(totals), "genes": n_genes}
+        row["genes without counts"] = int((~detected).sum())
         row["classes"] = len(set(self.labels) - {""})
         row["batches"] = len(set(self.batch))
-        totals = np.asarray(self.counts.sum(axis=1)).ravel()
-        for what, values in (("counts", totals), ("genes", np.diff(self.counts.indptr))):
+        for what, values in (("counts", totals), ("genes", self.counts.sizes)):
             for share in (25, 50, 75):
                 row[f"{what} {share}%"] = float(np.percentile(values, share)) if len(values) else None
         return row

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+
+from study.chunks import slices
 
 # Above this a float32 no longer holds every integer.
 LARGEST_COUNT = 2**24
@@ -15,6 +18,29 @@ LARGEST_LOG = 30  # e**30 counts in a cell: larger values are no logarithms
 TOLERANCE = 0.05
 # With fewer genes than this in a cell, all its counts could share a divisor, and "the smallest is 1" be wrong.
 GENES_TO_RESTORE = 5
+NAME_THE_LAYER = "Expected raw counts; name the layer that has them with data.layer=..., or count again."
+
+
+@dataclass(frozen=True)
+class Counts:
+    """A matrix as canonical CSR matrices of some rows each, made anew whenever it is gone through.
+
+    Attributes
+    ----------
+    matrix
+        Anything with a shape of which rows can be sliced.
+    restored
+        Whether log1p of its values is undone (see `restore`).
+    """
+
+    matrix: Any
+    restored: bool = False
+
+    def __iter__(self) -> Iterator[sp.csr_matrix]:
+        """Go through the rows; raise `ValueError` as `as_csr` does."""
+        for rows in slices(*self.matrix.shape):
+            part = as_csr(self.matrix[rows])
+            yield restore(part).counts if self.restored else part
 
 
 def as_csr(matrix: Any) -> sp.csr_matrix:
@@ -39,49 +65,69 @@ def as_csr(matrix: Any) -> sp.csr_matrix:
     return csr
 
 
-def problem(counts: sp.csr_matrix) -> str | None:
+def problem(counts: Iterable[sp.csr_matrix]) -> str | None:
     """Say why values are no raw counts and what to do, or None if they are non-negative integers.
 
     Parameters
     ----------
     counts
-        Canonical CSR matrix, shape (n_cells, n_genes).
+        Canonical CSR matrices of some rows each, shape (n_cells, n_genes) together; can be gone through repeatedly.
     """
-    values = counts.data
-    finite = np.isfinite(values)
-    if not finite.all():
-        broken = int(values.size - finite.sum())
+    size, least, greatest = 0, np.inf, -np.inf
+    broken, negative, fractional = _Kind(), _Kind(), _Kind()
+    for part in counts:
+        values = part.data
+        finite = np.isfinite(values)
+        broken.add(values, ~finite)
+        negative.add(values, values < 0)
+        fractional.add(values, values != np.rint(values))
+        size += values.size
+        least, greatest = min(least, values.min(initial=np.inf)), max(greatest, values.max(initial=-np.inf))
+    if broken.number:
         return (
-            f"has {broken:,} values that are not finite (such as {values[~finite][0]}). Expected counts; count again."
+            f"has {broken.number:,} values that are not finite (such as {broken.example}). "
+            "Expected counts; count again."
         )
-    if values.size == 0:
+    if size == 0:
         return "holds no value above 0. Expected counts of molecules or reads."
-    if values.min() < 0:
-        share = float((values < 0).mean())
+    if negative.number:
         return (
-            f"has negative values (such as {values.min():g}; {share:.1%} of those other than 0), as after scaling to "
-            "unit variance. Expected non-negative integers; name the layer with raw counts, data.layer=..."
+            f"has negative values (such as {least:g}; {negative.number / size:.1%} of those other than 0), as after "
+            "scaling to unit variance. Expected non-negative integers; name the layer with raw counts, data.layer=..."
         )
-    fractional = values != np.rint(values)
-    if fractional.any():
-        return _fractional(counts, fractional)
-    if values.max() > LARGEST_COUNT:
-        return (
-            f"has a value of {values.max():.0f}; a count above {LARGEST_COUNT:,} is none, and float32 cannot hold it."
-        )
+    if fractional.number:
+        share = f"{fractional.number / size:.1%} of those above 0"
+        found = f"has values that are no integers (such as {fractional.example:.6g}; {share})."
+        looks_like = _normalised(counts) if greatest <= LARGEST_LOG else None
+        return f"{found} {looks_like or NAME_THE_LAYER}"
+    if greatest > LARGEST_COUNT:
+        return f"has a value of {greatest:.0f}; a count above {LARGEST_COUNT:,} is none, and float32 cannot hold it."
     return None
 
 
-def _fractional(counts: sp.csr_matrix, fractional: np.ndarray) -> str:
-    """What values that are no integers look like, and the way back from it."""
-    example, share = counts.data[fractional][0], fractional.mean()
-    found = f"has values that are no integers (such as {example:.6g}; {share:.1%} of those above 0)."
-    total, exact = normalised_to(counts), restore(counts).exact
-    filled = np.diff(counts.indptr) > 0
+@dataclass
+class _Kind:
+    """How many values are of some kind, and the first of them."""
+
+    number: int = 0
+    example: Any = None
+
+    def add(self, values: np.ndarray, mine: np.ndarray) -> None:
+        number = int(mine.sum())
+        if number and not self.number:
+            self.example = values[mine.argmax()]
+        self.number += number
+
+
+def _normalised(counts: Iterable[sp.csr_matrix]) -> str | None:
+    """Say that values look like log1p, and the way back from it; None if they do not."""
+    total = normalised_to(counts)
+    exact = np.concatenate([restore(part).exact for part in counts])
+    filled = np.concatenate([np.diff(part.indptr) > 0 for part in counts])
     if total is None and exact[filled].mean() < 0.5:
-        return f"{found} Expected raw counts; name the layer that has them with data.layer=..., or count again."
+        return None
     message = (
-        f"{found} These look like log1p of counts normalised to {'one total' if total is None else f'{total:,.0f}'}: "
+        f"These look like log1p of counts normalised to {'one total' if total is None else f'{total:,.0f}'}: "
         "usually `a.X = a.layers['counts']` followed by `normalize_total` and `log1p`, which overwrites the layer, "
         "because both names hold the same matrix. Write `a.X = a.layers['counts'].copy()` and make the file again"
     )
@@ -90,11 +136,14 @@ def _fractional(counts: sp.csr_matrix, fractional: np.ndarray) -> str:
     return f"{message}. Restoring is not exact for {(~exact).sum():,} of {exact.size:,} cells, so it is refused."
 
 
-def normalised_to(counts: sp.csr_matrix) -> float | None:
+def normalised_to(counts: Iterable[sp.csr_matrix]) -> float | None:
     """Return the one total that all cells have after undoing log1p, or None if there is none."""
-    if counts.data.max(initial=0) > LARGEST_LOG or counts.data.min(initial=0) < 0:
-        return None
-    totals = np.asarray(_undo_log(counts).sum(axis=1)).ravel()
+    parts = []
+    for part in counts:
+        if not _may_be_logs(part):
+            return None
+        parts.append(np.asarray(_undo_log(part).sum(axis=1)).ravel())
+    totals = np.concatenate(parts)
     totals = totals[totals > 0]
     middle = float(np.median(totals))
     constant = np.mean(np.abs(totals / middle - 1) < 1e-3) > 0.99
@@ -120,7 +169,7 @@ def restore(counts: sp.csr_matrix) -> Restored:
     counts
         Canonical CSR matrix of log1p values, shape (n_cells, n_genes).
     """
-    if counts.data.max(initial=0) > LARGEST_LOG or counts.data.min(initial=0) < 0:
+    if not _may_be_logs(counts):
         return Restored(counts, np.zeros(counts.shape[0], dtype=bool))
     linear = _undo_log(counts)
     detected = np.diff(linear.indptr)
@@ -135,6 +184,10 @@ def restore(counts: sp.csr_matrix) -> Restored:
     exact = (worst <= TOLERANCE) & ((detected >= GENES_TO_RESTORE) | (detected == 0))
     linear.data = whole
     return Restored(linear, exact)
+
+
+def _may_be_logs(counts: sp.csr_matrix) -> bool:
+    return bool(counts.data.max(initial=0) <= LARGEST_LOG and counts.data.min(initial=0) >= 0)
 
 
 def _undo_log(counts: sp.csr_matrix) -> sp.csr_matrix:

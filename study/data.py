@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,8 @@ import scanpy
 import scipy.sparse as sp
 from anndata import AnnData
 
-from study.cells import Cells, assemble
+from study.cells import Annotation, Cells
+from study.chunks import Rows, spool
 from study.config import DataConfig, InputError, nearest
 from study.h5ad import Sheet, few
 from study.simulate import generator
@@ -209,16 +211,23 @@ def _join(
     config: DataConfig, sheets: list[Sheet], genes: pd.Index, is_reference: np.ndarray, findings: Findings
 ) -> tuple[sp.csr_matrix, np.ndarray]:
     """Counts of all cells on the genes used, and these genes."""
-    parts = [
-        sheet.matrix if sheet.genes.equals(genes) else sheet.matrix[:, sheet.genes.get_indexer(genes)]
-        for sheet in sheets
-    ]
-    counts = sp.vstack(parts, format="csr", dtype=np.float32) if len(parts) > 1 else parts[0].astype(np.float32)
+    counts = spool(
+        (part for sheet in sheets for part in _columns(sheet.matrix, sheet.genes.get_indexer(genes))), len(genes)
+    )
     if config.genes != "all":
         chosen = _variable(counts[np.flatnonzero(is_reference)], config.genes, findings)
-        genes, counts = genes[chosen], counts[:, np.flatnonzero(chosen)]
-    counts.sort_indices()
+        genes = genes[chosen]
+        counts = spool(_columns(Rows.all(counts), np.flatnonzero(chosen)), len(genes))
     return counts, genes.to_numpy(dtype=str)
+
+
+def _columns(parts: Iterable[sp.csr_matrix], columns: np.ndarray) -> Iterator[sp.csr_matrix]:
+    """Take some columns of canonical matrices, in this order."""
+    for part in parts:
+        if not np.array_equal(columns, np.arange(part.shape[1])):
+            part = part[:, columns]
+            part.sort_indices()
+        yield part
 
 
 def _cell_names(sheets: list[Sheet], dataset: np.ndarray) -> np.ndarray:
@@ -247,8 +256,8 @@ def _variable(reference: sp.csr_matrix, n: int, findings: Findings) -> np.ndarra
     return chosen
 
 
-def cells_of(source: Source, rows: np.ndarray, query: sp.csr_matrix, copies: np.ndarray | None = None) -> Cells:
-    """Put the reference and some rows of a source together.
+def annotation(source: Source, rows: np.ndarray, copies: np.ndarray | None = None) -> Annotation:
+    """Return what is known of the reference and some rows of a source.
 
     Parameters
     ----------
@@ -256,13 +265,10 @@ def cells_of(source: Source, rows: np.ndarray, query: sp.csr_matrix, copies: np.
         All cells.
     rows
         Rows of the source that are the query cells, in order, shape (n_query,).
-    query
-        Their counts, which may differ from the source's, shape (n_query, n_genes).
     copies
         Number of each copy, if the query cells are copies of reference cells, shape (n_query,).
     """
     every = np.concatenate([source.reference, rows])
-    counts = sp.vstack([source.counts[source.reference], query], format="csr", dtype=np.float32)
     label, truth = source.label[source.reference], source.label[rows]
     classes = tuple(sorted(set(label)))
     truth_classes = classes + tuple(sorted(set(truth) - {"", *classes}))
@@ -273,8 +279,7 @@ def cells_of(source: Source, rows: np.ndarray, query: sp.csr_matrix, copies: np.
         suffix = np.char.add(":self", copies.astype(str))
         names = np.concatenate([source.names[source.reference], np.char.add(source.names[rows], suffix)])
         origin = np.searchsorted(source.reference, rows).astype(np.int64)
-    return Cells(
-        counts=assemble(counts.data, counts.indices, counts.indptr, counts.shape[1]),
+    return Annotation(
         genes=source.genes,
         classes=classes,
         labels=_codes(label, classes),

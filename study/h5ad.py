@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import h5py
 import pandas as pd
-from anndata.io import read_elem
+from anndata.io import read_elem, sparse_dataset
 
 from study.config import InputError, nearest
 
@@ -32,8 +33,25 @@ EXPECTED = "Expected an h5ad file, as AnnData.write_h5ad writes it."
 
 
 @dataclass(frozen=True)
+class Stored:
+    """A matrix that stays in its file: CSR or dense; slices of its rows are read when they are asked for."""
+
+    path: Path
+    element: str
+    shape: tuple[int, ...]
+
+    def __getitem__(self, rows: slice) -> Any:
+        """Read some consecutive rows; raise `InputError` if the file is broken there."""
+        with _opened(self.path) as file:
+            element = file[self.element]
+            if isinstance(element, h5py.Dataset):
+                return element[rows]
+            return sparse_dataset(element, should_cache_indptr=False)[rows]
+
+
+@dataclass(frozen=True)
 class Sheet:
-    """One source as it was read: annotation of cells, names of genes, a matrix in any form, and names of its layers."""
+    """One source as it was read: annotation of cells, names of genes, a matrix to slice by rows, names of layers."""
 
     where: str
     obs: pd.DataFrame
@@ -53,7 +71,7 @@ class Sheet:
 
 
 def open_h5ad(path: Path, layer: str | None, matrix: bool = True) -> Sheet:
-    """Read annotation and one matrix of an h5ad file, and nothing else of it.
+    """Read annotation of an h5ad file and find one matrix in it. Only a CSC matrix is read, for it has no rows to read.
 
     Parameters
     ----------
@@ -62,7 +80,7 @@ def open_h5ad(path: Path, layer: str | None, matrix: bool = True) -> Sheet:
     layer
         Name of the layer to read; X if None.
     matrix
-        Whether to read the matrix at all.
+        Whether the matrix is wanted at all.
 
     Raises
     ------
@@ -71,20 +89,14 @@ def open_h5ad(path: Path, layer: str | None, matrix: bool = True) -> Sheet:
     """
     check_file(path)
     _probe(path, path.stat().st_mtime_ns)
-    try:
-        with h5py.File(path) as file:
-            if missing := [name for name in ("obs", "var") if name not in file]:
-                raise InputError(f"{path}: is no h5ad, for it has no {' and no '.join(missing)}. {EXPECTED}")
-            if not isinstance(file["obs"], h5py.Group):
-                raise InputError(f"{path}: an anndata before 0.7 wrote it. Read it with anndata and write it again.")
-            obs, var = read_elem(file["obs"]), read_elem(file["var"])
-            values = read_elem(_element(file, layer, path)) if matrix else None
-            layers = tuple(file.get("layers", ()))
-    except InputError:
-        raise
-    except Exception as error:  # whatever broken bytes provoke in HDF5 and anndata
-        found = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise InputError(f"{path}: is broken or truncated ({found}). {EXPECTED} Copy or write it again.") from error
+    with _opened(path) as file:
+        if missing := [name for name in ("obs", "var") if name not in file]:
+            raise InputError(f"{path}: is no h5ad, for it has no {' and no '.join(missing)}. {EXPECTED}")
+        if not isinstance(file["obs"], h5py.Group):
+            raise InputError(f"{path}: an anndata before 0.7 wrote it. Read it with anndata and write it again.")
+        obs, var = read_elem(file["obs"]), read_elem(file["var"])
+        values = _matrix(path, _element(file, layer, path)) if matrix else None
+        layers = tuple(file.get("layers", ()))
     shape = getattr(values, "shape", None)
     if matrix and shape != (len(obs), len(var)):
         raise InputError(
@@ -133,6 +145,36 @@ def _probe(path: Path, _modified: int) -> None:
         crashed = True
     if crashed:
         raise InputError(f"{path}: is broken (the HDF5 library crashes on it). {EXPECTED} Copy or write it again.")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """Open a file; what goes wrong while it is read becomes one message."""
+    try:
+        with h5py.File(path) as file:
+            yield file
+    except InputError:
+        raise
+    except Exception as error:  # whatever broken bytes provoke in HDF5 and anndata
+        found = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise InputError(f"{path}: is broken or truncated ({found}). {EXPECTED} Copy or write it again.") from error
+
+
+def _matrix(path: Path, element: h5py.Group | h5py.Dataset) -> Any:
+    if isinstance(element, h5py.Dataset):
+        return Stored(path, element.name, element.shape)
+    if element.attrs.get("encoding-type") != "csr_matrix":
+        whole = read_elem(element)
+        if not hasattr(whole, "tocsr"):
+            return whole
+        whole.check_format(full_check=True)  # broken indices would crash, not raise
+        return whole.tocsr()
+    shape = sparse_dataset(element).shape
+    indptr = element["indptr"]
+    # What reading all of it would notice, and reading some rows would not.
+    if len(indptr) != shape[0] + 1 or indptr[0] != 0:
+        raise ValueError(f"indptr starts with {indptr[0]} and has {len(indptr)} values for {shape[0]} rows")
+    return Stored(path, element.name, shape)
 
 
 def _element(file: h5py.File, layer: str | None, path: Path) -> h5py.Group | h5py.Dataset:

@@ -147,7 +147,7 @@ def _opened(config: DataConfig, findings: Findings) -> Iterator[Sheet]:
 
 
 def _with_counts(sheet: Sheet, config: DataConfig, findings: Findings) -> Sheet | None:
-    """Check names and values; return the sheet with canonical counts."""
+    """Check names and values; return the sheet with its matrix as `Counts`."""
     for what, names, mend in (("cell", sheet.obs.index, "obs"), ("gene", sheet.genes, "var")):
         if twice := names[names.duplicated()].unique().astype(str).tolist():
             findings.problems.append(
@@ -160,17 +160,18 @@ def _with_counts(sheet: Sheet, config: DataConfig, findings: Findings) -> Sheet 
             f"{sheet.where}: has {sheet.matrix.shape[0]:,} cells and {sheet.matrix.shape[1]:,} genes."
         )
         return None
+    counts = raw.Counts(sheet.matrix)
     try:
-        counts = raw.as_csr(sheet.matrix)
+        wrong = raw.problem(counts)
     except ValueError as error:
         findings.problems.append(f"{where} cannot be used: {error}. Expected raw counts.")
         return None
-    wrong = raw.problem(counts)
-    if wrong is not None and config.restore_counts:
-        restored = raw.restore(counts)
-        if restored.exact.all():
-            findings.warnings.append(f"{where}: raw counts restored from log1p values, exact in every cell.")
-            counts, wrong = restored.counts, None
+    except InputError as error:
+        findings.problems.append(str(error))
+        return None
+    if wrong is not None and config.restore_counts and all(raw.restore(part).exact.all() for part in counts):
+        findings.warnings.append(f"{where}: raw counts restored from log1p values, exact in every cell.")
+        counts, wrong = replace(counts, restored=True), None
     if wrong is not None:
         others = [layer for layer in sheet.layers if layer != config.layer]
         hint = f" The file has other layers: {few(others)}." if others else ""

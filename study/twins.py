@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from study.cells import SCHEMA, Cells, load, save
+from study.chunks import Rows, spool
 from study.config import DataConfig, InputError, QuerySpec, dump, nearest
-from study.data import Source, cells_of, read
+from study.data import Source, annotation, read
 from study.h5ad import few
 from study.simulate import generator
 from study.sources import Findings, content, query_names
@@ -66,7 +67,8 @@ def prepare(config: DataConfig, names: Sequence[str], directory: Path) -> dict[s
         made = make_all(source, config, missing, findings)
         findings.refuse()
         for name, twin in made.items():
-            save(joined(source, twin), folders[name])
+            counts = [Rows(source.counts, source.reference), twin.counts]
+            save(annotation(source, twin.rows, twin.copies), counts, folders[name])
             cells[name] = load(folders[name])
     return {name: found for name, found in cells.items() if found is not None}
 
@@ -75,13 +77,13 @@ def prepare(config: DataConfig, names: Sequence[str], directory: Path) -> dict[s
 class Twin:
     """The cells of one query.
 
-    `rows` are rows of the source, in order, shape (n_query,); `counts` are the counts of these cells, shape
-    (n_query, n_genes); `copies` number the copies of reference cells (twin `self`), shape (n_query,), else None;
+    `rows` are rows of the source, in order, shape (n_query,); `counts` are the counts of these cells, which may differ
+    from the source's; `copies` number the copies of reference cells (twin `self`), shape (n_query,), else None;
     `emptied` is the number of cells left out because thinning left them no count.
     """
 
     rows: np.ndarray
-    counts: sp.csr_matrix
+    counts: Rows
     copies: np.ndarray | None = None
     emptied: int = 0
 
@@ -120,7 +122,7 @@ def make(source: Source, config: DataConfig, name: str) -> Twin:
         If the source lacks the datasets or labels that the query is made of, or leaves fewer than 2 cells.
     """
     if name == "none":
-        return Twin(source.query[:0], source.counts[:0])
+        return Twin(source.query[:0], Rows(source.counts, source.query[:0]))
     if name == "self":
         return _from_reference(source, config)
     wanted = spec(config, name)
@@ -129,12 +131,13 @@ def make(source: Source, config: DataConfig, name: str) -> Twin:
     if wanted.match_size:
         # Before thinning: cells that it leaves without any count may make matched queries differ by these.
         rows = rows[: min(map(len, _selected(source, config, "match_size")))]
-    counts = source.counts[rows]
+    counts = Rows(source.counts, rows)
     if keep is not None and keep < 1:
-        counts = thin(counts, keep, generator(config.seed, "thin"))
-    filled = np.flatnonzero(np.diff(counts.indptr))
+        random = generator(config.seed, "thin")
+        counts = Rows.all(spool((thin(part, keep, random) for part in counts), len(source.genes)))
+    filled = np.flatnonzero(counts.sizes)
     _check_enough(name, len(filled), "cells with any count left after thinning")
-    return Twin(rows[filled], counts[filled], emptied=len(rows) - len(filled))
+    return Twin(rows[filled], replace(counts, rows=counts.rows[filled]), emptied=len(rows) - len(filled))
 
 
 def _selected(source: Source, config: DataConfig, flag: str) -> list[np.ndarray]:
@@ -148,11 +151,6 @@ def _depth_kept(source: Source, config: DataConfig, rows: np.ndarray) -> float:
     totals = np.asarray(source.counts.sum(axis=1)).ravel()
     shallowest = min(float(totals[other].mean()) for other in _selected(source, config, "match_depth"))
     return shallowest / float(totals[rows].mean())
-
-
-def joined(source: Source, twin: Twin) -> Cells:
-    """Put the reference and a query together."""
-    return cells_of(source, twin.rows, twin.counts, twin.copies)
 
 
 def select(source: Source, wanted: QuerySpec, name: str, seed: int) -> np.ndarray:
@@ -238,7 +236,7 @@ def _from_reference(source: Source, config: DataConfig) -> Twin:
     passes = -(-size // len(source.reference))
     order = [generator(config.seed, f"self {i}").permutation(source.reference) for i in range(passes)]
     rows = np.concatenate(order)[:size]
-    return Twin(rows, source.counts[rows], copies=np.arange(size) // len(source.reference) + 1)
+    return Twin(rows, Rows(source.counts, rows), copies=np.arange(size) // len(source.reference) + 1)
 
 
 def _fingerprint(identity: dict[str, Any], config: DataConfig, name: str) -> str:

@@ -8,17 +8,15 @@ import numpy as np
 import pytest
 
 from study.cells import Cells, load, recode, save
+from study.chunks import Rows
+from study.condition import Condition
 from study.config import InputError, compose
-from study.data import read
-from study.twins import joined, make
+from study.twins import prepare
 
 
 @pytest.fixture(scope="module")
-def cells() -> Cells:
-    config = compose().data
-    source, findings = read(config)
-    findings.refuse()
-    return joined(source, make(source, config, "asis"))
+def cells(tmp_path_factory) -> Cells:
+    return prepare(compose().data, ["asis"], tmp_path_factory.mktemp("prepared"))["asis"]
 
 
 def test_rows_and_codes_fit_together(cells):
@@ -46,6 +44,18 @@ def test_first_is_a_view_of_a_prefix(cells, n):
     assert truth == [cells.truth_classes[code] for code in cells.truth[:n]]
     assert [part.batches[code] for code in part.batch] == [cells.batches[code] for code in cells.batch[: 269 + n]]
     assert set(part.batch) == set(range(len(part.batches))), "no batch without cells"
+
+
+def test_a_condition_of_fewer_query_cells_costs_no_copy(cells):
+    part = Condition("asis", 30).take(cells)
+    assert (part.n_query, part.counts.has_canonical_format) == (30, True)
+    for name in ("data", "indices"):
+        assert np.shares_memory(getattr(part.counts, name), getattr(cells.counts, name))
+
+
+def test_the_digest_of_the_bundled_cells_stays(cells):
+    # Another one would train whole studies again: raise SCHEMA then, and say so.
+    assert cells.digest() == "3ac64d1298413fbaa1267e9568e86b08296b0d2baa2e6bc7d56ce3a3901495a9"
 
 
 def test_first_of_first_is_first(cells):
@@ -103,7 +113,7 @@ def test_digest_tells_reference_from_query(cells):
 
 
 def test_save_and_load_give_the_same_read_only_cells(cells, tmp_path):
-    save(cells, tmp_path / "a")
+    save(cells, [Rows.all(cells.counts)], tmp_path / "a")
     loaded = load(tmp_path / "a")
     assert loaded is not None
     assert loaded.digest() == cells.digest()
@@ -143,12 +153,12 @@ def edit(path, old, new):
 
 @pytest.mark.parametrize("broken", BREAK)
 def test_broken_files_are_found_and_said(cells, tmp_path, caplog, broken):
-    save(cells, tmp_path)
+    save(cells, [Rows.all(cells.counts)], tmp_path)
     BREAK[broken](tmp_path)
     assert load(tmp_path) is None
     assert str(tmp_path) in caplog.text
     assert "prepared again" in caplog.text
-    save(cells, tmp_path)
+    save(cells, [Rows.all(cells.counts)], tmp_path)
     assert load(tmp_path).digest() == cells.digest()
 
 
@@ -158,5 +168,5 @@ def test_a_write_that_fails_leaves_no_cells(cells, tmp_path, monkeypatch):
 
     monkeypatch.setattr("study.files.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
-        save(cells, tmp_path)
+        save(cells, [Rows.all(cells.counts)], tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -21,6 +21,13 @@ from study.sources import as_text, pbmc68k, query_names
 from study.twins import prepare
 
 
+@pytest.fixture(autouse=True)
+def small_chunks(request, monkeypatch):
+    """The toy cells are read 11 at a time, so that all of this holds across chunks."""
+    if "toy" in request.fixturenames:
+        monkeypatch.setattr("study.chunks.VALUES", 230)
+
+
 def dense(counts: AnnData) -> np.ndarray:
     return np.asarray(counts.X.toarray())
 
@@ -283,6 +290,59 @@ def test_every_kind_of_matrix_gives_the_same_cells(toy, combined, tmp_path, form
     np.testing.assert_array_equal(cells.counts[:30].toarray(), counts[:30])
     position = {name: i for i, name in enumerate(toy.obs_names)}
     np.testing.assert_array_equal(cells.counts.toarray(), counts[[position[name] for name in cells.names]])
+
+
+def test_values_are_judged_over_all_chunks(toy, combined):
+    # Half of the values are negative, and the least comes last: numbers of one chunk would be others.
+    counts = dense(toy)
+    counts[:, 1:11] = -1
+    counts[59, 5] = -7
+    problem = check(combined(values(lambda _: counts)(toy))).problems[0]
+    filled = np.count_nonzero(counts)
+    assert f"such as -7; {600 / filled:.1%}" in problem
+    fractional = dense(toy)
+    fractional[40:, 1:11] = 1.5  # two chunks have none
+    problem = check(combined(values(lambda _: fractional)(toy))).problems[0]
+    assert f"such as 1.5; {200 / np.count_nonzero(fractional):.1%}" in problem
+
+
+def test_one_value_too_large_for_a_logarithm_and_none_is_log1p(toy, combined):
+    def mixed(counts: np.ndarray) -> np.ndarray:
+        return np.where(np.arange(60)[:, None] < 59, log1p(counts), counts + 50)
+
+    problem = check(combined(values(mixed)(toy), restore_counts=True)).problems[0]
+    assert "Expected raw counts" in problem
+    assert "log1p" not in problem
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "dense"])
+def test_a_file_that_breaks_off_within_the_counts(toy, combined, form):
+    import h5py
+
+    toy.X = dense(toy) if form == "dense" else toy.X.asformat(form)
+    config = combined(toy)
+    with h5py.File(config.path, "r+") as file:
+        if form == "dense":
+            del file["X"]
+            file["X"] = np.zeros((59, 20), dtype=np.float32)
+        else:
+            indices = file["X/indices"]
+            indices[len(indices) - 3] = 10_000  # in the last chunk
+    (problem,) = check(config).problems
+    assert str(config.path) in problem
+
+
+@pytest.mark.parametrize("broken", [lambda p: p + np.int32(2), lambda p: p[:-1], lambda p: p[::-1]])
+def test_broken_row_pointers_are_found(toy, combined, broken):
+    import h5py
+
+    config = combined(toy)
+    with h5py.File(config.path, "r+") as file:
+        pointers = broken(file["X/indptr"][:])
+        del file["X/indptr"]
+        file["X/indptr"] = pointers
+    (problem,) = check(config).problems
+    assert str(config.path) in problem
 
 
 def test_a_file_that_was_written_backed(toy, combined, tmp_path):
