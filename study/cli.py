@@ -31,6 +31,7 @@ Overrides = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, all else on standard error.")]
 Pilot = Annotated[str | None, typer.Option("--pilot", help="Take chance from this earlier study.")]
+Calibrate = Annotated[bool, typer.Option("--calibrate", help="Train some steps to tell how long a run takes.")]
 Config = Annotated[Path | None, typer.Option("--config", help="A whole configuration, such as best.yaml.")]
 
 
@@ -68,17 +69,21 @@ def check(overrides: Overrides = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def plan(overrides: Overrides = None, as_json: Json = False, pilot: Pilot = None) -> None:
-    """What a study will train, what is shared, what that saves, and how sharp it will be. Trains nothing."""
-    from study.run import expect, open_study
+def plan(overrides: Overrides = None, as_json: Json = False, pilot: Pilot = None, calibrate: Calibrate = False) -> None:
+    """What a study will train and share, how long that takes, how sharp it will be. Trains nothing of it."""
+    from study.run import expect, foresee, open_study
 
     study = open_study(configuration.compose(overrides or []))
     precision = expect(study, pilot) if study.config.space.design == "factorial" else None
     to = terminal.console(as_json)
     terminal.show_plan(to, study)
+    if calibrate:
+        to.print("Calibrating: some steps of this study are trained and timed; nothing of it is kept.")
+    prediction = foresee(study, calibrate)
+    terminal.show_prediction(to, study, prediction)
     if precision is not None:
         terminal.show_precision(to, study, precision)
-    _print_json(as_json, terminal.plan_facts(study.plan, precision))
+    _print_json(as_json, terminal.plan_facts(study.plan, precision, prediction))
 
 
 @app.command()

@@ -17,6 +17,7 @@ from study.condition import Condition, Conditions
 from study.config import InputError, Level, Settings, StudyConfig, dump
 from study.data import Cells
 from study.design import Factor, Replicate, Trial, controls_of, factors_of, key_of, trials_of
+from study.schedule import in_order
 
 __all__ = ["Condition", "Plan", "PlannedTrial", "Stage", "Stratum", "plan", "strata"]
 
@@ -61,6 +62,16 @@ class Stage:
         """Epoch levels to read, ascending; the last one is its length."""
         return tuple(sorted({*self.trials, *self.keep}))
 
+    @property
+    def length(self) -> int:
+        """Optimiser steps that it trains."""
+        return self.epochs[-1] * self.steps_per_epoch
+
+    @property
+    def block(self) -> int:
+        """Its replicate."""
+        return self.replicate.index
+
 
 @dataclass(frozen=True)
 class PlannedTrial:
@@ -89,7 +100,7 @@ class Stratum:
 
 @dataclass(frozen=True)
 class Plan:
-    """All trials of a study and the stages they need, whole replicates first and long stages first within one.
+    """All trials of a study and the stages they need, whole replicates first, in each the longest path first.
 
     Attributes
     ----------
@@ -146,7 +157,7 @@ class Plan:
     @property
     def steps_shared(self) -> int:
         """Optimiser steps that the stages train."""
-        return sum(stage.epochs[-1] * stage.steps_per_epoch for stage in self.stages)
+        return sum(stage.length for stage in self.stages)
 
     def missing(self, done: Collection[str], kept: Collection[tuple[str, int]]) -> tuple[Stage, ...]:
         """Return the stages still to train, each cut to the epochs still needed.
@@ -199,15 +210,9 @@ def plan(config: StudyConfig, prepared: Mapping[str, Cells], queries: Sequence[s
     planned = [_plan_trial(trial, conditions, stages) for trial in trials]
     _refuse_twice(planned)
     controls = _plan_controls(controls_of(config, queries), conditions, stages)
-    order = {key: position for position, key in enumerate(stages)}
-    ranked = sorted(stages.values(), key=lambda s: (s.replicate.index, len(s.before), -_length(s), order[s.key]))
     factors = factors_of(config.space, queries)
     notes = audit(factors, trials, conditions)
-    return Plan(factors, tuple(planned), tuple(ranked), conditions.folds, notes, tuple(controls))
-
-
-def _length(stage: Stage) -> int:
-    return stage.epochs[-1] * stage.steps_per_epoch
+    return Plan(factors, tuple(planned), in_order(tuple(stages.values())), conditions.folds, notes, tuple(controls))
 
 
 def _plan_trial(trial: Trial, conditions: Conditions, stages: dict[str, Stage]) -> PlannedTrial:

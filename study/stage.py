@@ -7,14 +7,15 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from study import train
+from study import timing, train
 from study.config import dump
 from study.data import Cells
 from study.evaluate import evaluate
 from study.plan import Stage
 from study.probes import probe
 from study.results import Predictions, Result, read_state, write_result, write_state
-from study.split import split
+from study.split import Split, split
+from study.timing import Stopwatch, Timing
 
 KINDS = ("pretraining", "fine-tuning", "surgery")
 
@@ -38,65 +39,108 @@ def perform(stage: Stage, cells: Cells, directory: Path, on: train.Hardware) -> 
     TrainingError
         If training went wrong.
     """
-    cells = stage.condition.take(cells)
-    parts = split(cells, stage.replicate.fold, stage.folds, stage.settings.scvi.batch_size)
-    start = time.perf_counter()
+    watch = Stopwatch()
+    reached: list[tuple[int, float]] = []
+    with watch.part("setup"):
+        cells = stage.condition.take(cells)
+        parts = split(cells, stage.replicate.fold, stage.folds, stage.settings.scvi.batch_size)
+        state = read_state(directory, stage.parent, stage.before[-1]) if stage.parent else {}
 
     def read(snapshot: train.Snapshot) -> None:
-        if snapshot.epoch in stage.keep:
-            write_state(directory, stage.key, snapshot.epoch, train.state_of(snapshot.model))
+        with watch.part("writing"):
+            reached.append((snapshot.epoch, watch.seconds["training"]))
+            if snapshot.epoch in stage.keep:
+                write_state(directory, stage.key, snapshot.epoch, train.state_of(snapshot.model))
         if snapshot.epoch not in stage.trials:
             return
-        adata = train.joint_anndata(cells, parts) if stage.kind == "surgery" else None
-        probabilities = train.probabilities(snapshot.model, cells, adata)
-        if stage.kind == "surgery":
-            # The reference once more on its own: sums in other minibatches would differ in their last digits, and
-            # what surgery leaves alone must come out the same for every query.
-            alone = train.joint_anndata(cells.first(0), parts)
-            probabilities[: cells.n_reference] = train.probabilities(snapshot.model, cells, alone)
-        evaluation = evaluate(probabilities, cells, parts)
-        n = cells.n_reference
-        result = Result(
-            key=stage.trials[snapshot.epoch],
-            settings=_settings(stage, snapshot.epoch),
-            query=stage.condition.query,
-            query_cells=stage.condition.cells,
-            seed=stage.replicate.seed,
-            fold=stage.replicate.fold,
-            folds=stage.folds,
-            digest=stage.digest,
-            epochs=dict(zip(KINDS, (*stage.before, snapshot.epoch), strict=False)),
-            classes=list(cells.classes),
-            truth_classes=list(cells.truth_classes),
-            metrics=evaluation.metrics,
-            confusion={part: matrix.tolist() for part, matrix in evaluation.confusion.items()},
-            curves=snapshot.curves,
-            probes=snapshot.probes | probe(snapshot.model, cells, parts, adata),
-            left_out=[int(row) for row in parts.left_out],
-            seconds=time.perf_counter() - start,
-        )
-        query = probabilities[n:]
-        write_result(
-            directory,
-            result,
-            Predictions(
-                probabilities=probabilities[:n],
-                query_label=query.argmax(axis=1).astype("uint16"),
-                query_confidence=query.max(axis=1, initial=0),
-                held_out=parts.held_out,
-            ),
-        )
+        with watch.part("evaluation"):
+            found = _evaluated(stage, cells, parts, snapshot, watch.total)
+        with watch.part("writing"):
+            write_result(directory, *found)
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), watch.training():
         # scvi-tools and lightning warn of small batches, few workers and the empty validation part: all on purpose.
         warnings.simplefilter("ignore")
         seed = stage.replicate.seed
         if stage.parent is None:
             train.pretrain(cells, parts, stage.settings, seed, stage.epochs, read, on)
-            return
-        state = read_state(directory, stage.parent, stage.before[-1])
-        work = train.operate if stage.kind == "surgery" else train.finetune
-        work(cells, parts, stage.settings, seed, stage.epochs, read, on, state)
+        else:
+            work = train.operate if stage.kind == "surgery" else train.finetune
+            work(cells, parts, stage.settings, seed, stage.epochs, read, on, state)
+    timing.write(directory, _timing(stage, cells, on, watch, reached))
+
+
+def _evaluated(
+    stage: Stage, cells: Cells, parts: Split, snapshot: train.Snapshot, seconds: float
+) -> tuple[Result, Predictions]:
+    """Predict, evaluate and probe one trial."""
+    adata = train.joint_anndata(cells, parts) if stage.kind == "surgery" else None
+    probabilities = train.probabilities(snapshot.model, cells, adata)
+    if stage.kind == "surgery":
+        # The reference once more on its own: sums in other minibatches would differ in their last digits, and
+        # what surgery leaves alone must come out the same for every query.
+        alone = train.joint_anndata(cells.first(0), parts)
+        probabilities[: cells.n_reference] = train.probabilities(snapshot.model, cells, alone)
+    evaluation = evaluate(probabilities, cells, parts)
+    n = cells.n_reference
+    result = Result(
+        key=stage.trials[snapshot.epoch],
+        settings=_settings(stage, snapshot.epoch),
+        query=stage.condition.query,
+        query_cells=stage.condition.cells,
+        seed=stage.replicate.seed,
+        fold=stage.replicate.fold,
+        folds=stage.folds,
+        digest=stage.digest,
+        epochs=dict(zip(KINDS, (*stage.before, snapshot.epoch), strict=False)),
+        classes=list(cells.classes),
+        truth_classes=list(cells.truth_classes),
+        metrics=evaluation.metrics,
+        confusion={part: matrix.tolist() for part, matrix in evaluation.confusion.items()},
+        curves=snapshot.curves,
+        probes=snapshot.probes | probe(snapshot.model, cells, parts, adata),
+        left_out=[int(row) for row in parts.left_out],
+        seconds=seconds,
+    )
+    query = probabilities[n:]
+    return result, Predictions(
+        probabilities=probabilities[:n],
+        query_label=query.argmax(axis=1).astype("uint16"),
+        query_confidence=query.max(axis=1, initial=0),
+        held_out=parts.held_out,
+    )
+
+
+def _timing(
+    stage: Stage, cells: Cells, on: train.Hardware, watch: Stopwatch, reached: list[tuple[int, float]]
+) -> Timing:
+    """The record of what a stage took."""
+    scvi, seconds = stage.settings.scvi, watch.seconds
+    return Timing(
+        key=stage.key,
+        kind=stage.kind,
+        engine=on.engine,
+        accelerator=on.accelerator,
+        threads=on.threads,
+        resident=on.resident,
+        cells=cells.counts.shape[0],
+        genes=cells.counts.shape[1],
+        classes=len(cells.classes),
+        network=(scvi.n_layers, scvi.n_hidden, scvi.batch_size),
+        steps_per_epoch=stage.steps_per_epoch,
+        epochs=stage.epochs[-1],
+        steps=stage.length,
+        trials=len(stage.trials),
+        setup=seconds["setup"],
+        training=seconds["training"],
+        evaluation=seconds["evaluation"],
+        writing=seconds["writing"],
+        reached=tuple(reached),
+        seconds=watch.total,
+        started=watch.started,
+        ended=time.time(),
+        worker=timing.worker(),
+    )
 
 
 def _settings(stage: Stage, epoch: int) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """The stage tree on Ray Tune. The only module that imports ray.
 
-One Tuner runs all stages: a searcher hands out a stage once its parent is done, so there is no barrier between the
-levels of the tree, and whole replicates come first. Workers write results themselves; Ray's own state is disposable.
+One Tuner runs all stages: a searcher hands out a stage once its parent is done, in the order of `schedule`, so there
+is no barrier between the levels of the tree. Workers write results themselves; Ray's own state is disposable.
+
+What is lost with a worker or a node is trained again, a few times; an exception in training would come again, so it
+fails its stage at once, and so does a stage that outlasts `resources.stage_minutes`: the others go on.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +24,23 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
-from study.config import InputError, Resources
+from study.config import Resources
 from study.data import Cells
+from study.overtime import limited, reason
 from study.plan import Stage
+from study.schedule import first_ready, fits, in_order, refuse_too_large, request
 
 Progress = Callable[["Tree"], None]
 Finished = Callable[[Stage], None]
-ATTEMPTS = 2
+ATTEMPTS = 3
+# A worker or node was lost, or killed for memory by Ray or the operating system: no fault of the stage.
+TRANSIENT = (
+    ray.exceptions.RayActorError,
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.ObjectLostError,
+)
 
 
 @dataclass
@@ -39,15 +53,13 @@ class Tree:
     attempts: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.stages = in_order(self.stages)
         self.by_key = {stage.key: stage for stage in self.stages}
         self.state = {stage.key: "waiting" for stage in self.stages}
 
     def ready(self) -> Stage | None:
-        """Return the first waiting stage whose parent is done (or was done before this run)."""
-        for stage in self.stages:
-            if self.state[stage.key] == "waiting" and self.state.get(stage.parent or "", "done") == "done":
-                return stage
-        return None
+        """Return the stage to train next, if one can be."""
+        return first_ready(self.stages, self.state)
 
     def fail(self, stage: Stage, reason: str) -> None:
         """Mark a stage as failed, and all below it as blocked."""
@@ -83,9 +95,11 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         stages: Mapping[str, Stage],
         cells: Mapping[str, Any],
         directory: str,
+        scratch: str,
         resources: Resources,
     ) -> None:
-        self._stages, self._cells, self._directory, self._resources = stages, cells, Path(directory), resources
+        self._stages, self._cells, self._resources = stages, cells, resources
+        self._directory, self._scratch = Path(directory), Path(scratch)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -97,7 +111,8 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         from study.train import Hardware
 
         cells: Cells = ray.get(self._cells[self._stage.condition.query])
-        perform(self._stage, cells, self._directory, Hardware.of(self._resources))
+        with limited(self._resources.stage_minutes, self._scratch / self._stage.key):
+            perform(self._stage, cells, self._directory, Hardware.of(self._resources))
         return {"done": True}
 
 
@@ -135,8 +150,10 @@ class _Searcher(_Forgotten, Searcher):  # type: ignore[misc]
 class _Listener(_Forgotten, tune.Callback):  # type: ignore[misc]
     """Keeps the account of stages, on the driver."""
 
-    def __init__(self, searcher: _Searcher, finished: Finished) -> None:
-        self.searcher, self.finished = searcher, finished
+    def __init__(
+        self, searcher: _Searcher, finished: Callable[[Stage], object], scratch: Path, minutes: float | None
+    ) -> None:
+        self.searcher, self.finished, self.scratch, self.minutes = searcher, finished, scratch, minutes
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         stage = self.searcher.running.pop(trial.trial_id)
@@ -149,14 +166,13 @@ class _Listener(_Forgotten, tune.Callback):  # type: ignore[misc]
         tree = self.searcher.tree
         error = _error_of(trial)
         cause = getattr(error, "cause", None) or error
-        reason = f"{type(cause).__name__}: {cause}".strip().splitlines()[0]
-        # A lost worker or node is no fault of the stage; an exception in training comes again.
-        if isinstance(cause, ray.exceptions.RayActorError | ray.exceptions.WorkerCrashedError) and (
-            tree.attempts[stage.key] < ATTEMPTS
-        ):
+        overtime = reason(self.minutes, self.scratch / stage.key)
+        if overtime is not None:
+            tree.fail(stage, overtime)
+        elif isinstance(cause, TRANSIENT) and tree.attempts[stage.key] < ATTEMPTS:
             tree.state[stage.key] = "waiting"
         else:
-            tree.fail(stage, reason)
+            tree.fail(stage, f"{type(cause).__name__}: {cause}".strip().splitlines()[0])
         self.searcher.progress(tree)
 
 
@@ -186,30 +202,15 @@ def cluster(resources: Resources) -> Iterator[None]:
     if not ray.is_initialized():
         ray.init(address=resources.address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
-        _refuse_too_large(resources, ray.cluster_resources())
+        refuse_too_large(resources, _nodes())
         yield
     finally:
         ray.shutdown()
 
 
-def _refuse_too_large(resources: Resources, available: Mapping[str, float]) -> None:
-    for name, wanted in _request(resources).items():
-        found = available.get(name, 0)
-        if wanted > found:
-            key, unit = {"CPU": ("cpus", 1), "GPU": ("gpus", 1), "memory": ("memory_gib", 2**30)}[name]
-            raise InputError(
-                f"resources.{key}: a stage wants {wanted / unit:g}, the whole cluster has {found / unit:g}. "
-                f"Ask for less, as in 'resources.{key}={found / unit:g}', or choose other resources."
-            )
-
-
-def _request(resources: Resources) -> dict[str, float]:
-    request = {"CPU": float(resources.cpus)}
-    if resources.gpus:
-        request["GPU"] = resources.gpus
-    if resources.memory_gib:
-        request["memory"] = resources.memory_gib * 2**30
-    return request
+def _nodes() -> list[dict[str, float]]:
+    """What each node of the cluster has."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def run(
@@ -231,7 +232,7 @@ def run(
     directory
         Folder of the study, absolute and shared by all nodes.
     finished
-        Called on the driver after each stage that succeeded.
+        Called on the driver, in a thread of its own, after each stage that succeeded.
     progress
         Called on the driver whenever the tree changes.
 
@@ -241,38 +242,53 @@ def run(
     """
     tree = Tree(stages)
     searcher = _Searcher(tree, progress)
-    shared = {name: ray.put(one) for name, one in cells.items()}
-    worker = tune.with_parameters(
-        _Worker,
-        stages=tree.by_key,
-        cells=shared,
-        directory=str(directory),
-        resources=resources,
-    )
-    request = _request(resources)
-    fits = int(min(ray.cluster_resources()[name] // wanted for name, wanted in request.items()))
-    at_once = min(fits, resources.concurrent or fits)
+    at_once = fits(resources, _nodes())
     # With a searcher Tune would otherwise start one worker at a time.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     scratch = Path(tempfile.mkdtemp(prefix=".ray-", dir=directory))
+    worker = tune.with_parameters(
+        _Worker,
+        stages=tree.by_key,
+        cells={name: ray.put(one) for name, one in cells.items()},
+        directory=str(directory),
+        scratch=str(scratch),
+        resources=resources,
+    )
     try:
-        # Ctrl-C ends `fit` early, without an exception: the tree then tells what is left.
-        tune.Tuner(
-            tune.with_resources(worker, tune.PlacementGroupFactory([request])),
-            tune_config=tune.TuneConfig(
-                search_alg=searcher, num_samples=-1, reuse_actors=True, max_concurrent_trials=at_once
-            ),
-            run_config=tune.RunConfig(
-                name="sweep",
-                storage_path=str(scratch),
-                verbose=0,
-                callbacks=[_Listener(searcher, finished)],
-                failure_config=tune.FailureConfig(max_failures=0),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            ),
-        ).fit()
+        with _aside(finished) as later:
+            # Ctrl-C ends `fit` early, without an exception: the tree then tells what is left.
+            tune.Tuner(
+                tune.with_resources(worker, tune.PlacementGroupFactory([request(resources)])),
+                tune_config=tune.TuneConfig(
+                    search_alg=searcher, num_samples=-1, reuse_actors=True, max_concurrent_trials=at_once
+                ),
+                run_config=tune.RunConfig(
+                    name="sweep",
+                    storage_path=str(scratch),
+                    verbose=0,
+                    callbacks=[_Listener(searcher, later, scratch, resources.stage_minutes)],
+                    failure_config=tune.FailureConfig(max_failures=0),
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                ),
+            ).fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return tree
+
+
+@contextmanager
+def _aside(finished: Finished) -> Iterator[Callable[[Stage], object]]:
+    """Do something in a thread, one after the other, so that no worker waits for it; at the end all of it is done.
+
+    Raises
+    ------
+    Exception
+        The first that it raised.
+    """
+    futures: list[Future[None]] = []
+    with ThreadPoolExecutor(1) as pool:
+        yield lambda stage: futures.append(pool.submit(finished, stage))
+    for future in futures:
+        future.result()

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 if TYPE_CHECKING:  # a terminal only reads what these make; importing them takes seconds
+    from study.cost import Prediction
     from study.plan import Plan
     from study.precision import Precision
     from study.run import Account, Analysis, Outcome, Show, Study
@@ -49,7 +50,7 @@ def _cell(value: object) -> str:
     return escape(str(value))
 
 
-def plan_facts(plan: Plan, precision: Precision | None) -> dict[str, object]:
+def plan_facts(plan: Plan, precision: Precision | None, prediction: Prediction | None) -> dict[str, object]:
     """Return what `plan` prints, as plain values."""
     return {
         "factors": [{"name": f.name, "role": f.role, "levels": list(f.levels)} for f in plan.factors],
@@ -64,6 +65,9 @@ def plan_facts(plan: Plan, precision: Precision | None) -> dict[str, object]:
         "steps_shared": plan.steps_shared,
         "notes": list(plan.notes),
         "precision": None if precision is None else asdict(precision),
+        "predicted_seconds": None if prediction is None else round(prediction.seconds, 1),
+        "worker_seconds_shared": None if prediction is None else round(prediction.shared, 1),
+        "worker_seconds_separate": None if prediction is None else round(prediction.separate, 1),
     }
 
 
@@ -105,6 +109,32 @@ def show_precision(to: Console, study: Study, precision: Precision) -> None:
     columns = ["95% interval to expect", *(f"{count} replicates" for count in counts)]
     show_frame(to, f"how sharp it will be ({precision.source})", pd.DataFrame(rows, columns=columns))
     to.print(precision.statement, markup=False)
+
+
+def show_prediction(to: Console, study: Study, prediction: Prediction | None) -> None:
+    """Print how long a run will take and what it costs, or how to find out."""
+    if prediction is None:
+        to.print("How long: nothing like it has been trained here yet; 'plan --calibrate' trains some steps to tell.")
+        return
+    gpus, workers = study.config.resources.gpus, prediction.workers
+    # Only Ray knows what a cluster has, and planning does not ask it.
+    where = "" if study.config.resources.address == "local" else ", as many as this machine would hold"
+    left = (
+        f"'run' will take about {_duration(prediction.seconds)}" if prediction.seconds else "nothing is left to train"
+    )
+    shared, separate = (_duration(seconds * (gpus or 1)) for seconds in (prediction.shared, prediction.separate))
+    to.print(
+        f"How long: {left} on {workers} worker{'s' if workers > 1 else ''}{where}. The whole study: {shared} of "
+        f"{'GPU' if gpus else 'worker'} time, {separate} if each trial trained alone (from {prediction.source}).",
+        markup=False,
+    )
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 def show_notes(to: Console, kind: str, notes: Sequence[str]) -> None:
