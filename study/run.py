@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -25,6 +26,7 @@ from study.check import check
 from study.config import Crossed, InputError, StudyConfig, dump, load
 from study.controls import ControlResult, judge
 from study.controls import frames as control_frames
+from study.cost import Prediction, predict
 from study.data import query_names
 from study.design import controls_of, trials_of
 from study.evaluate import OVERALL
@@ -132,8 +134,25 @@ def open_study(config: StudyConfig) -> Study:
     queries = query_names(config.data)
     every = (*trials_of(config, queries), *controls_of(config, queries))
     used = list(dict.fromkeys(trial.query for trial in every))
-    cells = prepare(config.data, used, config.directory / "counts")
-    return Study(config, queries, cells, plan(config, cells, queries))
+    with _nothing_left_if_refused(config.directory / "counts"):
+        cells = prepare(config.data, used, config.directory / "counts")
+        return Study(config, queries, cells, plan(config, cells, queries))
+
+
+@contextmanager
+def _nothing_left_if_refused(counts: Path) -> Iterator[None]:
+    """Remove the cells that were prepared inside, if what is done with them is refused."""
+    folders = (counts, counts.parent, counts.parent.parent)
+    there = {path for path in folders if path.exists()} | set(counts.glob("*"))
+    try:
+        yield
+    except InputError:
+        for folder in set(counts.glob("*")) - there:
+            shutil.rmtree(folder)
+        for folder in folders:
+            if folder not in there and folder.exists() and not any(folder.iterdir()):
+                folder.rmdir()
+        raise
 
 
 def run(config: StudyConfig, show: Show, command: str = "") -> Outcome:
@@ -301,6 +320,14 @@ def expect(study: Study, pilot: str | None) -> Precision:
         return expected_precision(study.plan.factors, _strata(study), assumptions)
     except ValueError as error:
         raise InputError(f"--pilot {pilot}: {error} Choose a pilot that varies the same kinds of settings.") from None
+
+
+def foresee(study: Study, calibrate: bool = False) -> Prediction | None:
+    """Return how long the rest of a study takes, from earlier records or steps trained now; None if nothing tells."""
+    directory = study.config.directory
+    done = results.read_all(directory, study.plan.every)
+    missing = study.plan.missing(done.keys(), results.kept_states(directory, study.plan))
+    return predict(study.config, study.plan, study.cells, missing, calibrate)
 
 
 def _earlier_chance(study: Study) -> Attribution | None:
