@@ -63,6 +63,16 @@ def _drawn(cells: Cells, n: int, draw: int) -> Cells:
     )
 
 
+def _with_held_out(parts: Split, cells: Cells, folds: int) -> Split:
+    """Refuse a fold in which nothing could be measured."""
+    if not parts.held_out.size:
+        raise InputError(
+            f"space.folds: with {folds} folds of {cells.n_reference:,} reference cells in {len(cells.classes)} classes "
+            "there is a fold with no held-out cell (the only cell of a class is always trained on). Use fewer folds."
+        )
+    return parts
+
+
 class Conditions:
     """The conditions of a design: their digests, splits, and steps and epochs of training, each computed once."""
 
@@ -105,7 +115,7 @@ class Conditions:
         key = (condition, fold, batch_size)
         if key not in self._splits:
             cells = condition.take(self.prepared[condition.query])
-            self._splits[key] = split(cells, fold, self.folds, batch_size)
+            self._splits[key] = _with_held_out(split(cells, fold, self.folds, batch_size), cells, self.folds)
         return self._splits[key]
 
     def split_of(self, trial: Trial) -> Split:
@@ -118,7 +128,13 @@ class Conditions:
 
     def query_steps(self, condition: Condition, fold: int, batch_size: int) -> int:
         """Return the optimiser steps of one epoch of surgery."""
-        return math.ceil(query_rows(self.split(condition, fold, batch_size), batch_size).size / batch_size)
+        rows = query_rows(self.split(condition, fold, batch_size), batch_size).size
+        if not rows:
+            raise InputError(
+                f"query_cells: surgery trains on query cells alone, and of the {condition.cells} of query "
+                f"{condition.query!r} none is left (a minibatch of one cell is left out). Use more of them."
+            )
+        return math.ceil(rows / batch_size)
 
     def trained_on(self, trial: Trial) -> Condition:
         """Return the cells that scVI and scANVI meet: before surgery the reference alone."""

@@ -6,14 +6,16 @@ Hydra composes and pydantic validates; both are used for configuration here and 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import (
@@ -21,6 +23,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     StrictBool,
     StrictFloat,
     StrictInt,
@@ -33,12 +36,15 @@ Level = StrictBool | StrictInt | StrictFloat | StrictStr
 Count = Annotated[int, Field(strict=True, ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Separation = Annotated[float, Field(gt=0, le=20)]
 Outcome = Literal[
     "heldout/recall", "train/recall", "train/precision", "heldout/precision", "query/recall", "query/precision"
 ]
 Control = Literal["none", "self", "surgery", "shuffled", "repeat", "logistic"]
 GROUPS = ("data", "model", "resources", "tracking", "space")
 SEED_LIMIT = 2**32
+WHOLE_LIMIT = 2**53  # a float holds every integer up to here
+DEEPEST = 1e7  # mean counts of a simulated cell: single ones then stay far below what an int32 holds
 
 
 class InputError(Exception):
@@ -52,9 +58,12 @@ def nearest(word: str, words: Sequence[str]) -> str:
 
 
 class Model(BaseModel):
-    """Base of all configuration: frozen, and a key that it does not know is an error."""
+    """Base of all configuration: frozen, and a key that it does not know is an error.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    No number is infinite or NaN. A name may look like a number, as in `query=4`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
 class QuerySpec(Model):
@@ -84,7 +93,7 @@ class SimulatedQuery(Model):
     cells: Count
     depth: Positive = 1.0
     novel: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    shift: Annotated[float, Field(ge=0)] = 0.0
+    shift: Annotated[float, Field(ge=0, le=20)] = 0.0
     composition: tuple[Annotated[float, Field(ge=0)], ...] | None = None
 
 
@@ -94,7 +103,7 @@ class SimulateConfig(Model):
     genes: Count
     reference_cells: Count
     classes: Annotated[int, Field(strict=True, ge=2)]
-    separation: Positive | tuple[Positive, ...] = Field(description="sd of log-fold changes, of all or of each class")
+    separation: Separation | tuple[Separation, ...] = Field(description="sd of log-fold changes, of all or each class")
     depth: Positive = Field(description="mean counts of a reference cell")
     batches: Count
     queries: dict[str, SimulatedQuery]
@@ -106,6 +115,15 @@ class SimulateConfig(Model):
         for name, values in lists.items():
             if isinstance(values, tuple) and len(values) != self.classes:
                 raise ValueError(f"{name} has {len(values)} values, one for each of {self.classes} classes is expected")
+        return self
+
+    @model_validator(mode="after")
+    def _countable(self) -> Self:
+        for name, query in self.queries.items():
+            if (deepest := self.depth * max(1, query.depth)) > DEEPEST:
+                raise ValueError(
+                    f"depth times queries.{name}.depth is {deepest:g} counts per cell, expected at most {DEEPEST:g}"
+                )
         return self
 
 
@@ -150,7 +168,7 @@ class ScviSettings(Model):
     dispersion: Literal["gene", "gene-batch", "gene-cell"]
     batch_size: Annotated[int, Field(strict=True, ge=2)] = Field(description="minibatch size of both stages")
     max_epochs: Count
-    extra: dict[str, Any] = Field(default_factory=dict, description="further keyword arguments of scvi.model.SCVI")
+    extra: dict[str, JsonValue] = Field(default_factory=dict, description="further arguments of scvi.model.SCVI")
 
 
 class ScanviSettings(Model):
@@ -162,14 +180,16 @@ class ScanviSettings(Model):
     classification_ratio: Annotated[float, Field(ge=0)]
     protocol: Literal["joint", "surgery"] = Field(description="train with the query, or map it onto the reference")
     surgery_epochs: Count = Field(description="epochs on the query (protocol: surgery)")
-    extra: dict[str, Any] = Field(default_factory=dict, description="further keyword arguments of scvi.model.SCANVI")
+    extra: dict[str, JsonValue] = Field(default_factory=dict, description="further arguments of scvi.model.SCANVI")
 
 
 class Settings(Model):
     """Everything that a factor may vary: the data condition and the settings of both stages."""
 
     query: str | None = Field(None, description="which query; the first of data.queries if absent")
-    query_cells: Count | Literal["all"] = Field("all", description="the first so many query cells")
+    query_cells: Annotated[int, Field(strict=True, ge=2)] | Literal["all"] = Field(
+        "all", description="the first so many query cells"
+    )
     query_draw: Annotated[int, Field(strict=True, ge=0)] = Field(
         0, description="0: the first of its cells in their fixed random order; 1, 2, ...: other random draws"
     )
@@ -188,6 +208,7 @@ class Resources(Model):
     resident: StrictBool = Field(False, description="keep the counts on the GPU: same batches, gathered there")
     memory_gib: Annotated[float, Field(gt=0)] | None = Field(None, description="memory reserved for a stage")
     concurrent: Count | None = Field(None, description="stages at once; as many as fit if absent")
+    stage_minutes: Positive | None = Field(None, description="a stage that takes longer fails; no limit if absent")
     address: str = Field("local", description="'local', 'auto', or the address of a Ray cluster")
 
     @model_validator(mode="after")
@@ -206,6 +227,16 @@ class Tracking(Model):
     directory: Path = Field(Path("mlruns"), description="folder of the local database and artifacts")
     port: Annotated[int, Field(ge=1, le=65535)] = Field(5000, description="port of `scanvi-study ui`")
 
+    @model_validator(mode="after")
+    def _no_secret(self) -> Self:
+        if self.uri is not None and "@" in urlsplit(self.uri).netloc:
+            # Not repeated: configurations are written to files, logs and reports, and so would the password be.
+            raise ValueError(
+                "'uri' holds a user or password before '@'. Leave them out; MLflow reads MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN from the environment, PostgreSQL its own PGPASSWORD"
+            )
+        return self
+
 
 class Domain(Model):
     """A range that a random design draws from."""
@@ -218,6 +249,11 @@ class Domain(Model):
     def _ordered(self) -> Self:
         if self.high <= self.low or (self.type == "loguniform" and self.low <= 0):
             raise ValueError(f"a {self.type} range needs {'0 < ' if self.type == 'loguniform' else ''}low < high")
+        if not math.isfinite(self.high - self.low):
+            raise ValueError(f"a range from {self.low:g} to {self.high:g} is too wide to draw from")
+        ends = (self.low, self.high)
+        if self.type == "randint" and not all(end.is_integer() and abs(end) <= WHOLE_LIMIT for end in ends):
+            raise ValueError(f"a randint range goes from one integer to another, found {self.low:g} and {self.high:g}")
         return self
 
 
@@ -330,7 +366,7 @@ class StudyConfig(Settings):
         try:
             return Settings.model_validate(values)
         except PydanticError as error:
-            raise InputError(_explain(error, "space.factors: ", Settings)) from None
+            raise InputError(_explain(error, "space.factors: ", Settings, values)) from None
 
 
 def setting_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -376,7 +412,7 @@ def compose(overrides: Sequence[str] = ()) -> StudyConfig:
             search_path = f"hydra.searchpath=[file://{root}]"
             composed = hydra_compose("study", [search_path, *map(_as_hydra, overrides)])
         values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:  # group=3 is a ValueError
         raise InputError(f"configuration: {_hydra_message(error, root)}") from None
     return validate(values)
 
@@ -398,11 +434,14 @@ def load(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
             f"{path}: expected a mapping of settings as written by 'export', found {type(values).__name__}."
         )
     values.pop("chosen", None)
+    for override in overrides:
+        _as_hydra(override)  # the same form is expected
     try:
         merged = OmegaConf.merge(OmegaConf.create(values), OmegaConf.from_dotlist(list(overrides)))
-    except OmegaConfBaseException as error:
-        raise InputError(f"{path} with overrides {list(overrides)}: {error}") from None
-    return validate(OmegaConf.to_container(merged, resolve=True), f"{path}: ")
+        values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise InputError(f"{path} with overrides {list(overrides)}: {' '.join(str(error).split())}") from None
+    return validate(values, f"{path}: ")
 
 
 def validate(values: Any, where: str = "") -> StudyConfig:
@@ -410,7 +449,7 @@ def validate(values: Any, where: str = "") -> StudyConfig:
     try:
         return StudyConfig.model_validate(values)
     except PydanticError as error:
-        raise InputError(_explain(error, where, StudyConfig)) from None
+        raise InputError(_explain(error, where, StudyConfig, values)) from None
 
 
 def dump(config: BaseModel) -> dict[str, Any]:
@@ -421,36 +460,65 @@ def dump(config: BaseModel) -> dict[str, Any]:
 def _as_hydra(override: str) -> str:
     """Let an override set any key, so that a misspelt one reaches the validation, which names its neighbour."""
     key, separator, value = override.partition("=")
-    if not separator and key[:1] != "~":
+    name = key.lstrip("+~")
+    if not name or not (separator or key[0] == "~"):
         raise InputError(f"override {override!r}: expected key=value, as in 'scvi.max_epochs=50'.")
+    if name.split(".")[0] == "hydra":  # would change nothing here
+        raise InputError(f"override {override!r}: {name!r} is no known key.")
     if key == "space":
         return f"search_spaces@space={value}"
-    return override if key in GROUPS or key[:1] in "+~" else f"++{override}"
+    return override if key in GROUPS or key[0] in "+~" else f"++{override}"
 
 
 def _hydra_message(error: Exception, root: Path) -> str:
-    message = " ".join(str(error).split())
-    if "Could not find 'search_spaces/" in message:
-        names = sorted(path.stem for path in (root / "search_spaces").glob("*.yaml"))
-        name = message.split("'search_spaces/")[1].split("'")[0]
-        where = root / "search_spaces"
-        return f"there is no search space {name!r} in {where}.{nearest(name, names)} Found: {', '.join(names)}."
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        folder = root / (group if group == "search_spaces" else f"conf/{group}")
+        names = sorted(path.stem for path in folder.glob("*.yaml"))
+        what = "search space" if group == "search_spaces" else group
+        return f"there is no {what} {name!r} in {folder}.{nearest(name, names)} Found: {', '.join(names)}."
+    # Without where Hydra looks and where its manual is; the '++' is ours.
+    message = " ".join(str(error).split()).partition(" See https:")[0].replace("++", "", 1)
+    if "LexerNoViableAlt" in message or "parsing override" in message:
+        return f"{message}: cannot be read. Expected key=value; quote what is not plain, as in 'key=\"a, b\"'."
+    if "Config group override" in message:
+        return f"{message}. Expected the name of a file, as in 'data=forum'."
     return message
 
 
-def _explain(error: PydanticError, where: str, root: type[BaseModel]) -> str:
+def _explain(error: PydanticError, where: str, root: type[BaseModel], values: Any) -> str:
     """Turn pydantic's problems into sentences with the dotted key, what was found and a neighbour."""
-    lines = []
+    expected: dict[tuple[str, str], dict[str, None]] = {}
     for problem in error.errors(include_url=False):
-        loc = [str(part) for part in problem["loc"]]
-        key = ".".join(loc) or "configuration"
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = f"is no known key.{nearest(loc[-1], _fields_at(root, loc[:-1]))}"
-        elif problem["type"] != "value_error" and not isinstance(problem["input"], dict):
-            message = f"{message}, found {problem['input']!r}."
-        lines.append(f"{where}{key}: {message}")
-    return "\n".join(dict.fromkeys(lines))
+        keys = _keys(problem["loc"], values, problem["type"] == "missing")
+        key = ".".join(keys) or "configuration"
+        message, found = problem["msg"].removeprefix("Value error, "), ""
+        if problem["type"] == "missing":
+            message = f"is missing. Give it, as in '{key}=...'."
+        elif problem["type"] == "extra_forbidden":
+            message = f"is no known key.{nearest(keys[-1], _fields_at(root, keys[:-1]))}"
+        elif problem["type"] != "value_error":
+            message = message.partition(" or instance of ")[0].replace("dictionary", "mapping {key: value}")
+            found = f", found {'a mapping' if isinstance(problem['input'], Mapping) else repr(problem['input'])}."
+        expected.setdefault((key, found), {})[message] = None
+    lines = []
+    for (key, found), (first, *others) in expected.items():
+        # What may be one of several things fails as each of them: one sentence.
+        either = ", or ".join([first, *(other.removeprefix("Input should be ") for other in others)])
+        lines.append(f"{where}{key}: {either}{found}")
+    return "\n".join(lines)
+
+
+def _keys(loc: Sequence[int | str], values: Any, missing: bool) -> list[str]:
+    """Keys as they were written: without what pydantic adds for the kinds of value that it tried."""
+    keys = []
+    for part in loc:
+        inside = part in values if isinstance(values, Mapping) else isinstance(part, int)
+        if inside:
+            values = values[part]
+        if inside or (missing and part is loc[-1]):
+            keys.append(str(part))
+    return keys
 
 
 def _fields_at(model: type[BaseModel], loc: Sequence[str]) -> list[str]:

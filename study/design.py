@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from study.config import Crossed, Domain, InputError, Level, SearchSpace, Settin
 Role = Literal["data", "parameter"]
 # Part of every key: raise it when code changes what a trial gives, so that old results are not taken for new ones.
 SCHEMA = 1
+MOST_TRIALS = 100_000  # more of them are a slip of the keyboard, and planning would not end
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def factors_of(space: SearchSpace, queries: Sequence[str]) -> tuple[Factor, ...]
         real = tuple(query for query in queries if query not in ("self", "none"))
         levels = real if spec.levels == "all" else spec.levels or ()
         if name == "query":
+            levels = tuple(map(str, levels))  # `4` is the query '4'
             for level in levels:
                 if level not in queries:
                     raise InputError(
@@ -83,7 +86,10 @@ def factors_of(space: SearchSpace, queries: Sequence[str]) -> tuple[Factor, ...]
                         f"Queries are: {', '.join(queries)}."
                     )
             if len(levels) < 2:
-                raise InputError(f"space.factors.query: needs at least 2 queries, the data has {list(levels)}.")
+                raise InputError(
+                    f"space.factors.query: needs at least 2 queries, the data has {list(levels)}. "
+                    "Leave the factor out, or name more queries."
+                )
         found.append(Factor(name, tuple(levels), spec.role or role_of(name)))
     return tuple(found)
 
@@ -112,8 +118,9 @@ def trials_of(config: StudyConfig, queries: Sequence[str]) -> tuple[Trial, ...]:
     Raises
     ------
     InputError
-        If a factor or level does not fit the settings or the data.
+        If a factor or level does not fit the settings or the data, or there are far too many trials.
     """
+    _refuse_too_many(config.space, queries)
     points = list(_points(config.space, queries))
     trials = []
     for replicate in replicates_of(config.space):
@@ -163,6 +170,17 @@ def controls_of(config: StudyConfig, queries: Sequence[str]) -> tuple[Trial, ...
 def _changed(settings: Settings, **scanvi: Any) -> Settings:
     """Return the settings with some of scANVI's changed."""
     return settings.model_copy(update={"scanvi": settings.scanvi.model_copy(update=scanvi)})
+
+
+def _refuse_too_many(space: SearchSpace, queries: Sequence[str]) -> None:
+    points = space.points or math.prod(len(factor.levels) for factor in factors_of(space, queries))
+    crossed = space.replicates
+    replicates = crossed.seeds * crossed.folds if isinstance(crossed, Crossed) else crossed
+    if points * replicates > MOST_TRIALS:
+        raise InputError(
+            f"space: {points:,} design points x {replicates:,} replicates are {points * replicates:,} trials. "
+            f"Expected at most {MOST_TRIALS:,}: use fewer levels, points or replicates."
+        )
 
 
 def _points(space: SearchSpace, queries: Sequence[str]) -> Iterator[tuple[tuple[str, Level], ...]]:

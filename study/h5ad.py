@@ -119,7 +119,11 @@ def named(layer: str | None) -> str:
 
 def check_file(path: Path) -> None:
     """Raise `InputError` unless a file is there, can be read, and is HDF5."""
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:  # a folder that may not be searched, or a name that is too long
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
+    if not there:
         beside = [p.name for p in sorted(path.parent.glob("*.h5ad"))] if path.parent.is_dir() else []
         raise InputError(f"{path}: no such file.{nearest(path.name, beside)} {EXPECTED}")
     if not path.is_file():

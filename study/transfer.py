@@ -96,6 +96,8 @@ def transfer_all(config: StudyConfig, say: Callable[[str], None]) -> Iterator[Pa
     altered = {name for name, spec in config.data.queries.items() if spec.thin or spec.compose or spec.drop}
     names = [config.query] if config.query is not None else [name for name in known[:-2] if name not in altered]
     cells = prepare(config.data, names, config.directory / "counts")
+    for found in cells.values():
+        found.first(config.query_cells)  # a query that has too few is refused before another is trained
     for name in names:
         yield transfer(config, name, cells[name], config.directory / "transfer", say)
 

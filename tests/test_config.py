@@ -38,7 +38,7 @@ def test_overrides_reach_their_place() -> None:
         (["scanvi.linear_classifier=3"], ["scanvi.linear_classifier", "boolean"]),
         (["space=defualt"], ["no search space 'defualt'", "Did you mean 'default'?"]),
         (["data=forum"], ["data.path"]),
-        (["data=pbmc"], ["data/pbmc"]),
+        (["data=pbmc"], ["no data 'pbmc'", "Did you mean 'pbmc68k'?"]),
         (["name=a/b"], ["name", "'a/b'"]),
         (["name='a\nb'"], ["name"]),
         (["nonsense"], ["'nonsense'", "key=value"]),
