@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import shlex
@@ -15,6 +16,7 @@ import typer
 from study import config as configuration
 from study import terminal
 from study.config import InputError
+from study.files import WritingError, explained
 
 app = typer.Typer(
     name="scanvi-study",
@@ -46,8 +48,9 @@ def init(directory: Annotated[Path, typer.Argument(help="A new folder for your s
     taken = [name for name in ("conf", "search_spaces") if (directory / name).exists()]
     if taken:
         raise InputError(f"{directory}: has {' and '.join(taken)} already; nothing was changed. Choose a new folder.")
-    for name in ("conf", "search_spaces"):
-        shutil.copytree(configuration.packaged_home() / name, directory / name)
+    with explained(directory):
+        for name in ("conf", "search_spaces"):
+            shutil.copytree(configuration.packaged_home() / name, directory / name)
     to = terminal.console()
     to.print(f"Made {directory}/conf and {directory}/search_spaces: what a study is made of, and what varies.")
     to.print(f"Next: cd {directory} && scanvi-study check data=forum data.path=YOUR.h5ad", markup=False)
@@ -71,10 +74,12 @@ def check(overrides: Overrides = None, as_json: Json = False) -> None:
 @app.command()
 def plan(overrides: Overrides = None, as_json: Json = False, pilot: Pilot = None, calibrate: Calibrate = False) -> None:
     """What a study will train and share, how long that takes, how sharp it will be. Trains nothing of it."""
-    from study.run import expect, foresee, open_study
+    from study.run import expect, foresee, nothing_left_if_refused, open_study
 
-    study = open_study(configuration.compose(overrides or []))
-    precision = expect(study, pilot) if study.config.space.design == "factorial" else None
+    config = configuration.compose(overrides or [])
+    with nothing_left_if_refused(config):
+        study = open_study(config)
+        precision = expect(study, pilot) if config.space.design == "factorial" else None
     to = terminal.console(as_json)
     terminal.show_plan(to, study)
     if calibrate:
@@ -97,16 +102,18 @@ def run(overrides: Overrides = None, as_json: Json = False) -> None:
         outcome = run_study(config, show, _command(overrides))
     terminal.show_outcome(to, outcome)
     _print_json(as_json, terminal.outcome_facts(outcome))
-    if not outcome.complete:
+    if not outcome.complete or outcome.behind:
         raise typer.Exit(1)
 
 
 @app.command()
 def report(overrides: Overrides = None, as_json: Json = False) -> None:
     """Attribute what is finished so far and write the report again."""
-    from study.run import analyse, open_study
+    from study.run import nothing_left_if_refused, open_study, report_of
 
-    analysis = analyse(open_study(configuration.compose(overrides or [])), _command(overrides))
+    config = configuration.compose(overrides or [])
+    with nothing_left_if_refused(config):
+        analysis = report_of(open_study(config), _command(overrides))
     to = terminal.console(as_json)
     terminal.show_analysis(to, analysis)
     _print_json(as_json, terminal.analysis_facts(analysis))
@@ -116,10 +123,12 @@ def report(overrides: Overrides = None, as_json: Json = False) -> None:
 def export(overrides: Overrides = None) -> None:
     """Choose the settings whose worst condition is best; write best.yaml, the table, and a plain script."""
     from study.export import write
-    from study.run import open_study, whole_results
+    from study.run import nothing_left_if_refused, open_study, whole_results
 
-    study = open_study(configuration.compose(overrides or []))
-    choice, path = write(study.config, study.plan, whole_results(study))
+    config = configuration.compose(overrides or [])
+    with nothing_left_if_refused(config):
+        study = open_study(config)
+        choice, path = write(config, study.plan, whole_results(study))
     to = terminal.console()
     terminal.show_frame(to, "candidates, best first", choice.table)
     to.print(f"Chosen: {choice.reason}.", markup=False)
@@ -129,13 +138,15 @@ def export(overrides: Overrides = None) -> None:
 @app.command()
 def transfer(overrides: Overrides = None, config: Config = None) -> None:
     """Transfer the labels with the settings of best.yaml (or any), on all labelled cells."""
+    from study.run import nothing_left_if_refused
     from study.transfer import transfer_all
 
     changes = overrides or []
     study = configuration.load(config, changes) if config else configuration.compose(changes)
     to = terminal.console()
-    for folder in transfer_all(study, lambda text: to.print(text, markup=False)):
-        to.print(f"Wrote {folder}", markup=False)
+    with nothing_left_if_refused(study):
+        for folder in transfer_all(study, lambda text: to.print(text, markup=False)):
+            to.print(f"Wrote {folder}", markup=False)
 
 
 @app.command()
@@ -165,7 +176,7 @@ def _print_json(wanted: bool, values: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run a command; bad input ends with one message and exit code 2."""
+    """Run a command; bad input ends with one message and exit code 2, what cannot be written with one and 1."""
     try:
         app()
     except InputError as error:
@@ -173,6 +184,13 @@ def main() -> None:
             raise
         print(f"scanvi-study: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        # Some libraries write past `files`; a full disk is one all the same.
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if "--debug" in sys.argv or not (full or isinstance(error, WritingError)):
+            raise
+        print(f"scanvi-study: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print(
             "scanvi-study: interrupted; what is finished is kept. The same command goes on from there.", file=sys.stderr

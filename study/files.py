@@ -5,9 +5,32 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+ASIDE = ".tmp"
+
+
+class WritingError(OSError):
+    """Something could not be written; the message says what, why, how much is free there and what to do."""
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn what goes wrong in writing `path` inside into a `WritingError`."""
+    try:
+        yield
+    except WritingError:
+        raise
+    except OSError as error:
+        there = next(folder for folder in path.absolute().parents if folder.is_dir())
+        free = shutil.disk_usage(there).free / 2**20
+        raise WritingError(
+            f"{path} cannot be written ({error.strerror or error}); {free:,.1f} MiB are free there. Whatever was "
+            "written before is whole. Make room or choose another disk; the same command then goes on from there."
+        ) from error
 
 
 @contextmanager
@@ -16,18 +39,25 @@ def writing(path: Path) -> Iterator[Path]:
 
     Raises
     ------
-    OSError
+    WritingError
         If it cannot be written (a full disk, say). Then no part of it is left.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.tmp{path.suffix}")
-    try:
-        yield aside
-        _flush(aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    _flush(path.parent)
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{ASIDE}{path.suffix}")
+        try:
+            yield aside
+            _flush(aside)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+        _flush(path.parent)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a process that was killed left half written in a folder and those below."""
+    for path in folder.rglob(f".*{ASIDE}*"):
+        path.unlink(missing_ok=True)
 
 
 def write(path: Path, content: bytes) -> str:

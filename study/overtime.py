@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from study.files import explained
+
 
 @contextmanager
 def limited(minutes: float | None, trace: Path) -> Iterator[None]:
@@ -22,7 +24,9 @@ def limited(minutes: float | None, trace: Path) -> Iterator[None]:
     if minutes is None:
         yield
         return
-    with trace.open("w") as file:
+    with explained(trace):
+        file = trace.open("w")
+    with file:
         # A thread of C: it needs no lock of the interpreter, which whatever hangs may hold.
         faulthandler.dump_traceback_later(60 * minutes, exit=True, file=file)
         try:

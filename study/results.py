@@ -148,7 +148,7 @@ def write_failure(directory: Path, key: str, reason: str) -> None:
 def read_failures(directory: Path, keys: Iterable[str]) -> dict[str, str]:
     """Return the reasons of failed trials by key."""
     paths = {key: directory / "trials" / f"{key}.failed" for key in keys}
-    return {key: path.read_text() for key, path in paths.items() if path.is_file()}
+    return {key: path.read_text(errors="replace") for key, path in paths.items() if path.is_file()}
 
 
 def write_state(directory: Path, stage: str, epoch: int, state: State) -> None:
@@ -170,7 +170,7 @@ def read_state(directory: Path, stage: str, epoch: int) -> State:
     """
     path = _state_path(directory, stage, epoch)
     content = path.read_bytes()
-    if files.sha256(content) != path.with_suffix(".sha256").read_text():
+    if files.sha256(content).encode() != path.with_suffix(".sha256").read_bytes():
         path.with_suffix(".sha256").unlink()
         raise ValueError(f"{path} is damaged; it has been discarded, run again to train it anew")
     state: State = torch.load(io.BytesIO(content), weights_only=True)
@@ -178,13 +178,18 @@ def read_state(directory: Path, stage: str, epoch: int) -> State:
 
 
 def kept_states(directory: Path, plan: Plan) -> set[tuple[str, int]]:
-    """Return which weights of a plan are on disk, as (stage key, epoch)."""
-    return {
-        (stage.key, epoch)
-        for stage in plan.stages
-        for epoch in stage.keep
-        if _state_path(directory, stage.key, epoch).with_suffix(".sha256").is_file()
-    }
+    """Return which weights of a plan are on disk and whole, as (stage key, epoch); damaged ones are said."""
+    every = ((stage.key, epoch) for stage in plan.stages for epoch in stage.keep)
+    return {(key, epoch) for key, epoch in every if _state_intact(_state_path(directory, key, epoch))}
+
+
+def _state_intact(path: Path) -> bool:
+    if not path.with_suffix(".sha256").is_file():
+        return False
+    if path.is_file() and files.sha256_of(path).encode() == path.with_suffix(".sha256").read_bytes():
+        return True
+    log.warning("%s is damaged: what starts from these weights has them trained again", path)
+    return False
 
 
 def _state_path(directory: Path, stage: str, epoch: int) -> Path:

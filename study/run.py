@@ -103,7 +103,13 @@ class Analysis:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended; trials of controls are counted with the others."""
+    """How a run ended; trials of controls are counted with the others.
+
+    Attributes
+    ----------
+    behind
+        Why MLflow does not show all of it; empty if it does.
+    """
 
     already: int
     trained: int
@@ -111,6 +117,7 @@ class Outcome:
     waiting: int
     seconds: float
     analysis: Analysis
+    behind: str
 
     @property
     def complete(self) -> bool:
@@ -134,20 +141,22 @@ def open_study(config: StudyConfig) -> Study:
     queries = query_names(config.data)
     every = (*trials_of(config, queries), *controls_of(config, queries))
     used = list(dict.fromkeys(trial.query for trial in every))
-    with _nothing_left_if_refused(config.directory / "counts"):
+    with nothing_left_if_refused(config):
         cells = prepare(config.data, used, config.directory / "counts")
         return Study(config, queries, cells, plan(config, cells, queries))
 
 
 @contextmanager
-def _nothing_left_if_refused(counts: Path) -> Iterator[None]:
-    """Remove the cells that were prepared inside, if what is done with them is refused."""
+def nothing_left_if_refused(config: StudyConfig) -> Iterator[None]:
+    """Remove the cells that were prepared inside, if what is done with them is refused before anything is trained."""
+    counts = config.directory / "counts"
     folders = (counts, counts.parent, counts.parent.parent)
     there = {path for path in folders if path.exists()} | set(counts.glob("*"))
     try:
         yield
     except InputError:
-        for folder in set(counts.glob("*")) - there:
+        trained = any((config.directory / "trials").glob("*"))
+        for folder in () if trained else set(counts.glob("*")) - there:
             shutil.rmtree(folder)
         for folder in folders:
             if folder not in there and folder.exists() and not any(folder.iterdir()):
@@ -171,18 +180,27 @@ def run(config: StudyConfig, show: Show, command: str = "") -> Outcome:
     ------
     InputError
         If the configuration or data cannot be used, or another run of this study is going on.
+    files.WritingError
+        If something cannot be written; what is finished is kept.
     """
+    with nothing_left_if_refused(config):
+        return _run(config, show, command)
+
+
+def _run(config: StudyConfig, show: Show, command: str) -> Outcome:
     start = time.perf_counter()
     study = open_study(config)
     with _alone(config):
+        for name in ("trials", "stages"):
+            files.tidy(config.directory / name)
         keys = list(study.plan.every)
         before = results.read_all(config.directory, keys)
         missing = study.plan.missing(before.keys(), results.kept_states(config.directory, study.plan))
         _warn_of_other_versions(before)
-        files.write(config.directory / "config.yaml", yaml.safe_dump(dump(config), sort_keys=False).encode())
         # Ray first: what does not fit the cluster is refused before MLflow hears of it.
         workers = sweep.cluster(config.resources) if missing else nullcontext()
         with workers, tracking.Projection(config, study.plan, study.cells) as projection:
+            files.write(config.directory / "config.yaml", yaml.safe_dump(dump(config), sort_keys=False).encode())
             for result in before.values():
                 projection.project(result)
             if missing:
@@ -192,7 +210,8 @@ def run(config: StudyConfig, show: Show, command: str = "") -> Outcome:
             projection.attach([config.directory / "config.yaml", analysis.report, *_tables(config)])
     done = len(analysis.results) + len(analysis.beside)
     waiting = len(keys) - done - len(analysis.failures)
-    return Outcome(len(before), done - len(before), analysis.failures, waiting, time.perf_counter() - start, analysis)
+    seconds = time.perf_counter() - start
+    return Outcome(len(before), done - len(before), analysis.failures, waiting, seconds, analysis, projection.behind)
 
 
 def _fit(study: Study, before: Mapping[str, Result], projection: tracking.Projection) -> None:
@@ -232,10 +251,14 @@ def _sweep(study: Study, missing: Sequence[Stage], projection: tracking.Projecti
 
     tree = sweep.run(missing, study.cells, directory, study.config.resources, finished, progress)
     for stage in tree.stages:
+        if tree.state[stage.key] != "done":
+            finished(stage)  # what was read from it before it ended
         for key in stage.trials.values():
             if stage.key in tree.reasons and results.read_result(directory, key) is None:
                 results.write_failure(directory, key, tree.reasons[stage.key])
                 projection.project_failure(key, tree.reasons[stage.key])
+    if tree.unwritten:
+        raise files.WritingError(tree.unwritten)
 
 
 def analyse(study: Study, command: str = "") -> Analysis:
@@ -287,6 +310,23 @@ def analyse(study: Study, command: str = "") -> Analysis:
     path = config.directory / "report.html"
     files.write(path, page.encode())
     return Analysis(found, beside, failed, table, attribution, verdicts, controls, path)
+
+
+def report_of(study: Study, command: str = "") -> Analysis:
+    """Analyse what is finished of a study.
+
+    Raises
+    ------
+    InputError
+        If no trial of it has ended.
+    """
+    directory, keys = study.config.directory, list(study.plan.every)
+    if not results.read_all(directory, keys) and not results.read_failures(directory, keys):
+        raise InputError(
+            f"no trial of study {study.config.name!r} is finished in {directory}. "
+            "Run it first, with the same overrides."
+        )
+    return analyse(study, command)
 
 
 def expect(study: Study, pilot: str | None) -> Precision:
@@ -387,7 +427,13 @@ def _of_whole_replicates(plan: Plan, found: Mapping[str, Result], failures: Mapp
 
 
 def sync(config: StudyConfig) -> int:
-    """Rebuild the MLflow experiment of a study from its results; return how many trials it shows."""
+    """Rebuild the MLflow experiment of a study from its results; return how many trials it shows.
+
+    Raises
+    ------
+    InputError
+        If MLflow does not take all of it.
+    """
     study = open_study(config)
     found = results.read_all(config.directory, study.plan.every)
     failures = results.read_failures(config.directory, [key for key in study.plan.every if key not in found])
@@ -398,6 +444,11 @@ def sync(config: StudyConfig) -> int:
         for key, reason in failures.items():
             projection.project_failure(key, reason)
         projection.attach([path for path in (*present, *_tables(config)) if path.is_file()])
+    if projection.behind:
+        raise InputError(
+            f"tracking: MLflow at {tracking.uri_of(config)} does not take all of it ({projection.behind}). "
+            "The results are whole; run this again once it does."
+        )
     return len(found)
 
 
@@ -415,9 +466,12 @@ def _warn_of_other_versions(found: Mapping[str, Result]) -> None:
 @contextmanager
 def _alone(config: StudyConfig) -> Iterator[None]:
     """Hold the lock of a study; the operating system frees it however the process ends."""
-    config.directory.mkdir(parents=True, exist_ok=True)
     path = config.directory / "lock"
-    with path.open("a+") as file:
+    new = not path.exists()
+    with files.explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -426,7 +480,13 @@ def _alone(config: StudyConfig) -> Iterator[None]:
                 f"study {config.name!r} is being run already, by {file.read().strip() or 'another process'}. "
                 "Wait for it, or give this one another name with 'name=...'."
             ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        file.flush()
-        yield
+        with files.explained(path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {os.uname().nodename}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+            file.flush()
+        try:
+            yield
+        except InputError:
+            if new:
+                path.unlink()
+            raise

@@ -4,28 +4,34 @@ One Tuner runs all stages: a searcher hands out a stage once its parent is done,
 is no barrier between the levels of the tree. Workers write results themselves; Ray's own state is disposable.
 
 What is lost with a worker or a node is trained again, a few times; an exception in training would come again, so it
-fails its stage at once, and so does a stage that outlasts `resources.stage_minutes`: the others go on.
+fails its stage at once, and so does a stage that outlasts `resources.stage_minutes`: the others go on. What cannot be
+written ends the sweep: to train more would be in vain.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import ray
 from ray import tune
+from ray._private import ray_constants
 from ray.tune.search import Searcher
 
 from study.config import Resources
 from study.data import Cells
+from study.files import WritingError, explained
 from study.overtime import limited, reason
 from study.plan import Stage
 from study.schedule import first_ready, fits, in_order, refuse_too_large, request
@@ -33,24 +39,25 @@ from study.schedule import first_ready, fits, in_order, refuse_too_large, reques
 Progress = Callable[["Tree"], None]
 Finished = Callable[[Stage], None]
 ATTEMPTS = 3
-# A worker or node was lost, or killed for memory by Ray or the operating system: no fault of the stage.
-TRANSIENT = (
-    ray.exceptions.RayActorError,
-    ray.exceptions.WorkerCrashedError,
-    ray.exceptions.OutOfMemoryError,
-    ray.exceptions.NodeDiedError,
-    ray.exceptions.ObjectLostError,
-)
+SCRATCH = ".ray-"
+LONGEST = 400  # characters of a reason
 
 
 @dataclass
 class Tree:
-    """Which stages wait, run, are done, failed, or are blocked by a failed parent."""
+    """Which stages wait, run, are done, failed, or are blocked by a failed parent.
+
+    Attributes
+    ----------
+    unwritten
+        What could not be written, if that ended the sweep; its stage waits.
+    """
 
     stages: Sequence[Stage]
     state: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
+    unwritten: str = ""
 
     def __post_init__(self) -> None:
         self.stages = in_order(self.stages)
@@ -59,7 +66,7 @@ class Tree:
 
     def ready(self) -> Stage | None:
         """Return the stage to train next, if one can be."""
-        return first_ready(self.stages, self.state)
+        return None if self.unwritten else first_ready(self.stages, self.state)
 
     def fail(self, stage: Stage, reason: str) -> None:
         """Mark a stage as failed, and all below it as blocked."""
@@ -75,8 +82,8 @@ class Tree:
 
     @property
     def over(self) -> bool:
-        """Whether nothing waits or runs any more."""
-        return not self.count("waiting") and not self.count("running")
+        """Whether nothing runs any more, and nothing waits that could."""
+        return not self.count("running") and (bool(self.unwritten) or not self.count("waiting"))
 
 
 class _Forgotten:
@@ -84,6 +91,26 @@ class _Forgotten:
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
+
+
+class _Failed(Exception):
+    """Why a stage failed, as JSON on a line: of what a worker raises, Tune keeps a text for everybody to read.
+
+    Where a text has no such line, the stage itself did not fail: its worker or node was lost, or was killed for memory
+    by Ray or the operating system.
+    """
+
+    @classmethod
+    def because(cls, reason: str, unwritten: bool = False) -> _Failed:
+        """Return the exception; not in the constructor, which is called again when it is unpickled."""
+        return cls(json.dumps({"reason": reason, "unwritten": unwritten}))
+
+    @staticmethod
+    def read(text: str) -> dict[str, Any] | None:
+        """Return what a text says of the failure of a stage; None if nothing."""
+        lines = re.findall(r"_Failed: (\{.*\})\s*$", text, re.MULTILINE)
+        found: dict[str, Any] | None = json.loads(lines[-1]) if lines else None
+        return found
 
 
 class _Worker(tune.Trainable):  # type: ignore[misc]
@@ -111,8 +138,13 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         from study.train import Hardware
 
         cells: Cells = ray.get(self._cells[self._stage.condition.query])
-        with limited(self._resources.stage_minutes, self._scratch / self._stage.key):
-            perform(self._stage, cells, self._directory, Hardware.of(self._resources))
+        try:
+            with limited(self._resources.stage_minutes, self._scratch / self._stage.key):
+                perform(self._stage, cells, self._directory, Hardware.of(self._resources))
+        except WritingError as error:
+            raise _Failed.because(str(error), unwritten=True) from error
+        except Exception as error:
+            raise _Failed.because(f"{type(error).__name__}: {_short(str(error))}") from error
         return {"done": True}
 
 
@@ -164,26 +196,27 @@ class _Listener(_Forgotten, tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         stage = self.searcher.running.pop(trial.trial_id)
         tree = self.searcher.tree
-        error = _error_of(trial)
-        cause = getattr(error, "cause", None) or error
+        text = Path(trial.error_file).read_text()
+        failed = _Failed.read(text)
         overtime = reason(self.minutes, self.scratch / stage.key)
-        if overtime is not None:
+        if failed and failed["unwritten"]:
+            tree.state[stage.key], tree.unwritten = "waiting", failed["reason"]
+        elif failed:
+            tree.fail(stage, failed["reason"])
+        elif overtime is not None:
             tree.fail(stage, overtime)
-        elif isinstance(cause, TRANSIENT) and tree.attempts[stage.key] < ATTEMPTS:
+        elif tree.attempts[stage.key] < ATTEMPTS:
             tree.state[stage.key] = "waiting"
         else:
-            tree.fail(stage, f"{type(cause).__name__}: {cause}".strip().splitlines()[0])
+            # The first line only says when.
+            tree.fail(stage, f"its worker was lost {ATTEMPTS} times: {_short(text.partition(chr(10))[2])}")
         self.searcher.progress(tree)
 
 
-def _error_of(trial: Any) -> Exception:
-    """Return the exception that ended a Tune trial. Tune keeps it in a file, and copies that to storage only later."""
-    path = Path(trial.pickled_error_file or "")
-    if path.is_file():
-        with path.open("rb") as file:
-            error: Exception = ray.cloudpickle.load(file)
-            return error
-    return RuntimeError("the worker gave no reason")
+def _short(text: str) -> str:
+    """Return a text on one line, cut where it gets too long."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
 
 
 @contextmanager
@@ -200,12 +233,29 @@ def cluster(resources: Resources) -> Iterator[None]:
     # What fails is reported by us, once, with its reason.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     if not ray.is_initialized():
-        ray.init(address=resources.address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        with _on_loopback() if resources.address == "local" else nullcontext():
+            ray.init(address=resources.address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         refuse_too_large(resources, _nodes())
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let a Ray that is started inside listen on 127.0.0.1 alone.
+
+    It does so by itself on macOS and Windows, where it makes no clusters; on Linux it would listen on every network.
+    The variable is for the processes that it starts, the constant for this one, which has read the variable already.
+    """
+    name, before = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        del os.environ[name]
 
 
 def _nodes() -> list[dict[str, float]]:
@@ -238,7 +288,7 @@ def run(
 
     Returns
     -------
-    The tree as it was when the sweep ended: after Ctrl-C some stages still wait.
+    The tree as it was when the sweep ended: after Ctrl-C, or if something could not be written, some stages still wait.
     """
     tree = Tree(stages)
     searcher = _Searcher(tree, progress)
@@ -247,7 +297,10 @@ def run(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    scratch = Path(tempfile.mkdtemp(prefix=".ray-", dir=directory))
+    for left in directory.glob(f"{SCRATCH}*"):  # by a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with explained(directory / SCRATCH):
+        scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=directory))
     worker = tune.with_parameters(
         _Worker,
         stages=tree.by_key,
@@ -273,6 +326,10 @@ def run(
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 ),
             ).fit()
+    except (OSError, EOFError, UnpicklingError):
+        # Tune keeps its state on the same disk, and reads back what it could not write whole.
+        if not tree.unwritten:
+            raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return tree

@@ -155,6 +155,9 @@ def show_outcome(to: Console, outcome: Outcome) -> None:
     for key, reason in list(outcome.failures.items())[:5]:
         to.print(f"[red]failed[/] {key[:12]}: {escape(reason)}")
     show_analysis(to, outcome.analysis)
+    if outcome.behind:
+        to.print(f"[yellow]MLflow is behind[/] ({escape(outcome.behind)}): it does not show all of this yet.")
+        to.print("        The results are whole; scanvi-study sync, with the same overrides, brings it up.")
     to.print("Runs:   scanvi-study ui     (MLflow, on this machine only)")
     if outcome.complete:
         to.print("Next:   scanvi-study export, then scanvi-study transfer")
@@ -211,6 +214,7 @@ def outcome_facts(outcome: Outcome) -> dict[str, object]:
         "already": outcome.already,
         "trained": outcome.trained,
         "waiting": outcome.waiting,
+        "mlflow_behind": outcome.behind,
         "seconds": round(outcome.seconds, 1),
         **analysis_facts(outcome.analysis),
     }

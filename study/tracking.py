@@ -2,6 +2,7 @@
 
 One experiment per study, one parent run, one child run per trial. Only the driver writes. A projection can be made
 again at any time: what is FINISHED there is left alone, so there is at most one FINISHED run per trial key, ever.
+Nothing waits for MLflow: what it refuses, because its server is gone or its database locked, is shown later.
 """
 
 from __future__ import annotations
@@ -9,12 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +37,17 @@ from study.design import key_of
 from study.plan import Plan, PlannedTrial
 from study.results import Result, versions
 
+log = logging.getLogger(__name__)
 PARAM_LIMIT = 6000
 SLUG_LIMIT = 150
 BATCH = 1000
+# What MLflow and its stores raise: a gone server, a locked or full database, artifacts that cannot be written.
+REFUSED = (mlflow.exceptions.MlflowException, sqlite3.Error, OSError)
+PATIENCE = (
+    20.0  # seconds to wait for a locked database, as MLflow itself does, and before a refused store is tried again
+)
+# MLflow would try for four minutes to reach a server, and wait two for each answer.
+BOUNDS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 
 
 def slug(name: str) -> str:
@@ -66,7 +80,15 @@ def uri_of(config: StudyConfig) -> str:
 
 
 class Projection:
-    """An MLflow experiment as the mirror of one study."""
+    """An MLflow experiment as the mirror of one study.
+
+    Attributes
+    ----------
+    owed
+        What is still to be shown.
+    behind
+        Why that was refused; empty if nothing is owed.
+    """
 
     def __init__(self, config: StudyConfig, plan: Plan, cells: Mapping[str, Cells]) -> None:
         """Open (or make) the experiment and the parent run.
@@ -77,24 +99,29 @@ class Projection:
             If the tracking store cannot be reached, or two classes get the same name there.
         """
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        # It logs tracebacks of what it raises as well.
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL)
+        for name, value in BOUNDS.items():
+            os.environ.setdefault(name, value)
+        self.owed: deque[Callable[[], None]] = deque()
+        self.behind, self._again = "", 0.0
         self.config, self.plan, self.cells = config, plan, cells
+        _refuse_collisions(cells)
         directory = config.tracking.directory.absolute()
-        directory.mkdir(parents=True, exist_ok=True)
         try:
+            directory.mkdir(parents=True, exist_ok=True)
             self.client = MlflowClient(uri_of(config))
             self.experiment = self._experiment(directory)
-        except mlflow.exceptions.MlflowException as error:
+            if config.tracking.uri is None:
+                with closing(sqlite3.connect(directory / "mlflow.db", timeout=PATIENCE)) as database:
+                    database.execute("PRAGMA journal_mode=WAL")
+            self.runs = self._known_runs()
+            self.parent = self._parent()
+        except REFUSED as error:
             raise InputError(
-                f"tracking: MLflow at {uri_of(config)} cannot be used ({str(error).splitlines()[0]}). "
-                "Start the server, or use 'tracking=local'."
+                f"tracking: MLflow at {uri_of(config)} cannot be used ({_first_line(error)}). "
+                "Start the server, use 'tracking=local', or end what locks the database. Results are not touched."
             ) from error
-        if config.tracking.uri is None:
-            with sqlite3.connect(directory / "mlflow.db") as database:
-                database.execute("PRAGMA journal_mode=WAL")
-        _refuse_collisions(cells)
-        self.runs = self._known_runs()
-        self.parent = self._parent()
 
     def _experiment(self, directory: Path) -> str:
         found = self.client.get_experiment_by_name(self.config.name)
@@ -106,14 +133,20 @@ class Projection:
         return str(self.client.create_experiment(self.config.name, artifact_location=location))
 
     def _known_runs(self) -> dict[str, Any]:
-        """Runs of trials and of controls by key; where a kill left several, the finished one counts."""
+        """Runs of trials and of controls by key; where a lost answer left several, the finished one counts."""
         known: dict[str, Any] = {}
         for kind in ("trial", "control"):
             for run in self._search(f"tags.kind = '{kind}'"):
                 key = run.data.tags[f"{kind}_key"]
                 # A control that became a trial of the table gets a run as such.
-                if self._kind(key) == kind and (key not in known or run.info.status == "FINISHED"):
-                    known[key] = run
+                if self._kind(key) != kind:
+                    continue
+                first, second = known.get(key, run), run
+                if second.info.status == "FINISHED":
+                    first, second = second, first
+                known[key] = first
+                if second is not first and second.info.status != "FINISHED":
+                    self.client.delete_run(second.info.run_id)
         return known
 
     def _kind(self, key: str) -> str:
@@ -139,6 +172,37 @@ class Projection:
 
     def __enter__(self) -> Projection:
         """Mark the study as running, with its configuration and design as artifacts."""
+        self._show(self._begin)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Show what is still owed; end the parent run, and every run that a kill left open."""
+        self.owed.append(partial(self._end, kind is None))
+        self.catch_up()
+
+    def _show(self, what: Callable[[], None]) -> None:
+        """Show something now, or later if MLflow refused not long ago."""
+        self.owed.append(what)
+        if time.monotonic() >= self._again:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Show what is owed, until something is refused."""
+        while self.owed:
+            try:
+                self.owed[0]()
+            except REFUSED as error:
+                if not self.behind:
+                    where = self.config.directory
+                    log.warning("MLflow is behind (%s); results are kept in %s", _first_line(error), where)
+                self.behind, self._again = _first_line(error), time.monotonic() + PATIENCE
+                # The others first, next time: perhaps this alone is refused.
+                self.owed.rotate(-1)
+                return
+            self.owed.popleft()
+        self.behind = ""
+
+    def _begin(self) -> None:
         self.client.set_terminated(self.parent, "RUNNING")
         for name, value in versions().items():
             self.client.set_tag(self.parent, f"version.{name}", value)
@@ -149,25 +213,30 @@ class Projection:
         self.client.log_text(self.parent, design.to_csv(index=False), "design.csv")
         names = sorted({name for cells in self.cells.values() for name in cells.truth_classes})
         self.client.log_dict(self.parent, {slug(name): name for name in names}, "classes.json")
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """End the parent run, and every run that a kill left open."""
+    def _end(self, well: bool) -> None:
         for key, run in self.runs.items():
             if run.info.status == "RUNNING":
                 self.client.set_terminated(run.info.run_id, "KILLED")
                 self.runs[key] = self.client.get_run(run.info.run_id)
         finished = sum(run.info.status == "FINISHED" for key, run in self.runs.items() if key in self.plan.every)
-        complete = kind is None and finished == len(self.plan.every)
+        complete = well and finished == len(self.plan.every)
         self.client.set_terminated(self.parent, "FINISHED" if complete else "FAILED")
 
     def attach(self, paths: Sequence[Path]) -> None:
         """Keep files (tables, the report) as artifacts of the parent run."""
         for path in paths:
-            self.client.log_artifact(self.parent, str(path))
+            self._show(partial(self.client.log_artifact, self.parent, str(path)))
 
     def project(self, result: Result) -> None:
         """Show one finished trial; nothing happens if it is shown already."""
+        self._show(partial(self._project, result))
+
+    def project_failure(self, key: str, reason: str) -> None:
+        """Show a trial that failed, with the reason."""
+        self._show(partial(self._project_failure, key, reason))
+
+    def _project(self, result: Result) -> None:
         planned = self.plan.every[result.key]
         run_id = self._open(planned)
         if run_id is None:
@@ -197,11 +266,12 @@ class Projection:
         )
         self.client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
         self._confusion(run_id, result)
+        if "reason" in self.runs[result.key].data.tags:  # it failed before
+            self.client.delete_tag(run_id, "reason")
         self.client.set_terminated(run_id, RunStatus.to_string(RunStatus.FINISHED), end_time=when)
         self.runs[result.key] = self.client.get_run(run_id)
 
-    def project_failure(self, key: str, reason: str) -> None:
-        """Show a trial that failed, with the reason."""
+    def _project_failure(self, key: str, reason: str) -> None:
         run_id = self._open(self.plan.every[key])
         if run_id is not None:
             self.client.set_tag(run_id, "reason", reason[:PARAM_LIMIT])
@@ -241,6 +311,10 @@ class Projection:
                 frame.to_csv(Path(folder) / f"confusion_{part}.csv")
             draw_confusion(result).savefig(Path(folder) / "confusion.png", dpi=70)
             self.client.log_artifacts(run_id, folder)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _refuse_collisions(cells: Mapping[str, Cells]) -> None:
@@ -303,6 +377,7 @@ def serve(config: StudyConfig) -> None:
     port = str(config.tracking.port)
     store = ["--backend-store-uri", uri_of(config), "--artifacts-destination", str(database.parent / "artifacts")]
     print(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)", file=sys.stderr)
-    subprocess.run(
-        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, *store], check=False
-    )
+    # Nobody asks this server to run jobs, and a dozen processes would wait for some.
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, *store]
+    subprocess.run(command, env=environment, check=False)

@@ -1,13 +1,18 @@
 """Results on disk: whole or missing, and known to be what was written."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from study import results
+from study import files, results
+from study.files import WritingError
 from study.results import Predictions, Result
+
+from .test_plan import planned
 
 KEY = "a" * 64
 
@@ -90,6 +95,43 @@ def test_weights_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="damaged"):
         results.read_state(tmp_path, "stage", 3)
     assert not path.with_suffix(".sha256").exists(), "so the next run trains it again"
+
+
+@pytest.mark.parametrize("broken", ["flipped", "missing"])
+def test_damaged_weights_are_none(tmp_path: Path, broken: str, caplog: pytest.LogCaptureFixture) -> None:
+    plan = planned("{scanvi.max_epochs: {levels: [1, 2]}}", replicates=1)
+    (stage,) = [stage for stage in plan.stages if stage.keep]
+    (epoch,) = stage.keep
+    results.write_state(tmp_path, stage.key, epoch, {"layer": torch.arange(6.0)})
+    assert results.kept_states(tmp_path, plan) == {(stage.key, epoch)}
+    path = tmp_path / "stages" / stage.key / f"{epoch}.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content) if broken == "flipped" else path.unlink()
+    assert results.kept_states(tmp_path, plan) == set()
+    assert "damaged" in caplog.text
+
+
+def test_what_cannot_be_written_is_explained_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "trials").write_text("a file where a folder belongs")
+    with pytest.raises(WritingError, match=r"trials/.* cannot be written .* MiB are free") as raised:
+        results.write_result(tmp_path, some_result(), some_predictions())
+    assert "\n" not in str(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["trials"]
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from study import files\n"
+        "with files.writing(Path(sys.argv[1]) / 'trials' / 'x.json') as aside:\n"
+        "    aside.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    results.write_result(tmp_path, some_result(), some_predictions())
+    assert len(list((tmp_path / "trials").iterdir())) == 3
+    files.tidy(tmp_path)
+    assert sorted(path.suffix for path in (tmp_path / "trials").iterdir()) == [".json", ".npz"]
+    assert results.read_result(tmp_path, KEY) is not None
 
 
 def test_a_success_forgets_a_failure(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """What is trained again and what is not: the account of stages, without a cluster."""
 
+import pickle
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +11,7 @@ import pytest
 import ray
 
 from study.plan import Stage
-from study.sweep import ATTEMPTS, Tree, _aside, _Listener, _Searcher
+from study.sweep import ATTEMPTS, Tree, _aside, _Failed, _Listener, _Searcher
 
 from .test_overtime import HANGS
 from .test_plan import planned
@@ -22,10 +24,10 @@ def sweep_of(folder: Path) -> tuple[Tree, _Searcher, _Listener]:
 
 
 def error(folder: Path, cause: Exception, trial: str) -> SimpleNamespace:
-    """A Tune trial that ended with an exception, as far as the listener reads it."""
-    path = folder / "error.pkl"
-    path.write_bytes(ray.cloudpickle.dumps(cause))
-    return SimpleNamespace(trial_id=trial, pickled_error_file=str(path))
+    """A Tune trial that ended with an exception, as far as the listener reads it: the text that Tune keeps."""
+    path = folder / "error.txt"
+    path.write_text(f"Failure # 1 (occurred at noon)\n{''.join(traceback.format_exception(cause))}\n")
+    return SimpleNamespace(trial_id=trial, error_file=str(path))
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,8 @@ def test_what_was_lost_with_its_worker_is_trained_again_a_few_times(tmp_path: Pa
         assert searcher.suggest(str(attempt)) == {"stage": first.key}
         listener.on_trial_error(0, [], error(tmp_path, cause, str(attempt)))
     assert tree.state[first.key] == "failed"
+    assert "lost 3 times" in tree.reasons[first.key]
+    assert type(cause).__name__ in tree.reasons[first.key]
     assert {tree.state[one.key] for one in tree.stages[1:]} == {"blocked"}
     assert tree.over
 
@@ -48,9 +52,21 @@ def test_an_exception_in_training_is_not_tried_again(tmp_path: Path) -> None:
     searcher.suggest("a")
     listener.on_trial_complete(0, [], SimpleNamespace(trial_id="a"))
     searcher.suggest("b")
-    listener.on_trial_error(0, [], error(tmp_path, ValueError("the loss is nan"), "b"))
-    assert list(tree.reasons.values()) == ["ValueError: the loss is nan"]
+    arrived = pickle.loads(pickle.dumps(_Failed.because("ValueError: {the loss}\nis nan")))
+    listener.on_trial_error(0, [], error(tmp_path, arrived, "b"))
+    assert list(tree.reasons.values()) == ["ValueError: {the loss}\nis nan"]
     assert searcher.suggest("c") == {"stage": tree.stages[2].key}, "the others go on"
+
+
+def test_what_cannot_be_written_ends_the_sweep(tmp_path: Path) -> None:
+    """Its stage did not fail, and to train others would be in vain."""
+    tree, searcher, listener = sweep_of(tmp_path)
+    searcher.suggest("a")
+    listener.on_trial_error(0, [], error(tmp_path, _Failed.because("the disk is full", unwritten=True), "a"))
+    assert tree.unwritten == "the disk is full"
+    assert not tree.reasons
+    assert tree.over
+    assert tree.count("waiting") == len(tree.stages)
 
 
 def test_a_stage_that_took_too_long_fails_with_that_reason(tmp_path: Path) -> None:
