@@ -14,6 +14,7 @@ import statsmodels.api as sm
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 
 from study.anova import Floats, Layout, Squares
 from study.effects import Compared, most_df, stratum_variances, t_tests
@@ -125,7 +126,9 @@ def reml(values: Floats, exog: Floats, units: Sequence[NDArray[np.intp]]) -> Flo
         return solve(ratios)[0]
 
     starts = [np.full(len(units), start) for start in (0.1, 2.0)]
-    found = [minimize(cost, start, bounds=[(0, 1e4)] * len(units)) for start in starts]
+    # Matrices this small take several times as long when the threads of BLAS share them.
+    with threadpool_limits(1, "blas"):
+        found = [minimize(cost, start, bounds=[(0, 1e4)] * len(units)) for start in starts]
     best = min(found, key=lambda one: float(one.fun))
     if not (best.success and np.isfinite(best.fun)):
         raise ValueError("the mixed model did not converge on the trials that are left")

@@ -1,6 +1,5 @@
 """Reading: what must work, and the bad input that must be refused with one message."""
 
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -237,14 +236,6 @@ def test_bad_input_is_one_message_and_nothing_written(toy, combined, tmp_path, n
     assert "Traceback" not in message
     assert not (tmp_path / "prepared").exists()
     assert any(bad.said[0] in problem for problem in check(config).problems)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission(toy, combined, tmp_path):
-    config = combined(toy)
-    config.path.chmod(0)
-    with pytest.raises(InputError, match=r"cannot be read \(Permission denied\)"):
-        prepare(config, ["q1"], tmp_path / "prepared")
 
 
 def test_a_permission_error_is_an_input_error(toy, combined, tmp_path, monkeypatch):
