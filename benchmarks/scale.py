@@ -207,13 +207,14 @@ def main() -> None:
             f"({prepared['resident'] / GIB:.2f} GiB with mapped files), {prepared['seconds']:.0f} s"
         )
         base = alone(train, tiny, 1)["peaks"][0]
-        one, two = (alone(train, large, workers) for workers in (1, 2))
-    added = {workers: [peak - base for peak in found["peaks"]] for workers, found in ((1, one), (2, two))}
-    for workers, extra in added.items():
-        shown = ", ".join(f"{value / GIB:.2f} GiB ({value / size:.0%} of the matrix)" for value in extra)
-        console.print(f"{workers} at once, each beyond the {base / GIB:.2f} GiB of training a few cells: {shown}")
-    for kind, speed in one["speeds"].items():
-        console.print(f"{kind}: {speed:,.0f} cells per second alone, {two['speeds'][kind]:,.0f} beside another")
+        trained, added = {}, {}
+        for workers in (1, 2):
+            trained[workers] = alone(train, large, workers)
+            added[workers] = [peak - base for peak in trained[workers]["peaks"]]
+            shown = ", ".join(f"{value / GIB:.2f} GiB ({value / size:.0%} of the matrix)" for value in added[workers])
+            console.print(f"{workers} at once, each beyond the {base / GIB:.2f} GiB of training a few cells: {shown}")
+            for kind, speed in trained[workers]["speeds"].items():
+                console.print(f"  {kind}: {speed:,.0f} cells per second of each")
     if arguments.json:
         found = {
             "prepare_peak_gib": prepared["held"] / GIB,
@@ -222,8 +223,8 @@ def main() -> None:
             "csr_gib": size / GIB,
             "added_worker_gib": float(np.mean(added[2])) / GIB,
             "added_by_worker_gib": {workers: [value / GIB for value in extra] for workers, extra in added.items()},
-            "cells_per_second": one["speeds"],
-            "cells_per_second_of_two": two["speeds"],
+            "cells_per_second": trained[1]["speeds"],
+            "cells_per_second_of_two": trained[2]["speeds"],
         }
         print(json.dumps(found))
 
