@@ -21,7 +21,7 @@ from sklearn.metrics import confusion_matrix
 from study.data import Cells
 from study.evaluate import class_metrics
 from study.split import Split
-from study.train import probabilities
+from study.train import parts_of, probabilities
 
 BATCH = 1024
 # Enough for a distance between two clouds of cells to within a few percent.
@@ -107,8 +107,10 @@ def _reestimated(model: SCANVI, adata: AnnData | None, rows: Indices) -> Iterato
             norm.train()
         # In random order, for minibatches that are each like the whole; none of a single cell.
         order = np.random.default_rng(0).permutation(rows)
+        size = BATCH - (order.size % BATCH == 1)
         with torch.no_grad():
-            model.predict(adata, indices=order, batch_size=BATCH - (order.size % BATCH == 1))
+            for some in parts_of(order, size):
+                model.predict(adata, indices=some, batch_size=size)
         for norm in norms:
             norm.eval()
         yield

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,8 @@ from study.snapshot import undisturbed as undisturbed
 from study.split import Split, query_rows
 
 State = dict[str, torch.Tensor]
+PREDICTED = 1024  # cells of a minibatch
+MINIBATCHES = 16  # of one call
 _NORM = {"batch": ("both", "none"), "layer": ("none", "both"), "none": ("none", "none")}
 
 
@@ -172,11 +174,24 @@ def build_scvi(adata: AnnData, settings: ScviSettings) -> SCVI:
 
 def probabilities(model: SCANVI, cells: Cells, adata: AnnData | None = None) -> npt.NDArray[np.float32]:
     """Return the probability of each class for each cell, shape (n_cells, n_classes), columns as in `cells.classes`."""
+    n = model.adata.n_obs if adata is None else adata.n_obs
+    found = np.empty((n, len(cells.classes)), dtype=np.float32)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        soft = model.predict(adata, soft=True, batch_size=1024)
-    array: npt.NDArray[np.float32] = soft[list(cells.classes)].to_numpy(dtype=np.float32)
-    return array
+        for rows in parts_of(np.arange(n), PREDICTED):
+            soft = model.predict(adata, indices=rows, soft=True, batch_size=PREDICTED)
+            found[rows] = soft[list(cells.classes)].to_numpy(dtype=np.float32)
+    return found
+
+
+def parts_of(rows: npt.NDArray[np.int64], batch_size: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield rows some minibatches at a time.
+
+    What scvi-tools keeps of each minibatch lies between the large pieces of memory that minibatches give back, and
+    holds them apart until its call ends: over all cells at once memory would grow as if the counts were dense.
+    """
+    for start in range(0, rows.size, MINIBATCHES * batch_size):
+        yield rows[start : start + MINIBATCHES * batch_size]
 
 
 def state_of(model: SCVI | SCANVI) -> State:
