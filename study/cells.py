@@ -115,6 +115,23 @@ class Cells(Annotation):
             origin=self.origin[:n],
         )
 
+    def picked(self, reference: np.ndarray, query: np.ndarray) -> Cells:
+        """Return some cells alone, by their numbers among reference and query; counts are copied."""
+        rows = np.concatenate([reference, self.n_reference + query])
+        batches, batch = recode(self.batches, self.batch[rows])
+        truth_classes, truth = recode(self.truth_classes, self.truth[query], keep=len(self.classes))
+        return replace(
+            self,
+            counts=self.counts[rows],
+            labels=self.labels[reference],
+            truth=truth,
+            truth_classes=truth_classes,
+            batches=batches,
+            batch=batch,
+            names=self.names[rows],
+            origin=self.origin[query],
+        )
+
     def digest(self) -> str:
         """Return the sha256 of all that can change a training or an evaluation; names of cells are not."""
         digest = hashlib.sha256()

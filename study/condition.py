@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from study.cells import recode
 from study.config import InputError, StudyConfig
 from study.data import Cells
 from study.design import Trial, folds_of
@@ -48,19 +47,7 @@ def _drawn(cells: Cells, n: int, draw: int) -> Cells:
     if n == cells.n_query:
         return cells  # all of them are no draw
     order = generator(draw, "query draw").permutation(cells.n_query)[:n]
-    rows = np.concatenate([np.arange(cells.n_reference), cells.n_reference + order])
-    batches, batch = recode(cells.batches, cells.batch[rows])
-    truth_classes, truth = recode(cells.truth_classes, cells.truth[order], keep=len(cells.classes))
-    return replace(
-        cells,
-        counts=cells.counts[rows],
-        truth=truth,
-        truth_classes=truth_classes,
-        batches=batches,
-        batch=batch,
-        names=cells.names[rows],
-        origin=cells.origin[order],
-    )
+    return cells.picked(np.arange(cells.n_reference), order)
 
 
 def _with_held_out(parts: Split, cells: Cells, folds: int) -> Split:

@@ -19,7 +19,7 @@ import torch
 from scipy.optimize import nnls
 
 from study import timing
-from study.cells import Cells, recode
+from study.cells import Cells
 from study.config import Resources, StudyConfig
 from study.plan import Plan, PlannedTrial, Stage
 from study.schedule import fits, simulate
@@ -250,21 +250,7 @@ def _some(cells: Cells, n: int) -> Cells:
     # A few of each label at least, so that none is without a training cell.
     few = [np.flatnonzero(cells.labels == code)[:10] for code in range(len(cells.classes))]
     reference = np.unique(np.concatenate([by_label[::step], *few]))
-    query = np.arange(0, cells.n_query, step)
-    rows = np.concatenate([reference, cells.n_reference + query])
-    batches, batch = recode(cells.batches, cells.batch[rows])
-    truth_classes, truth = recode(cells.truth_classes, cells.truth[query], keep=len(cells.classes))
-    return replace(
-        cells,
-        counts=cells.counts[rows],
-        labels=cells.labels[reference],
-        truth=truth,
-        truth_classes=truth_classes,
-        batches=batches,
-        batch=batch,
-        names=cells.names[rows],
-        origin=cells.origin[query],
-    )
+    return cells.picked(reference, np.arange(0, cells.n_query, step))
 
 
 def this_machine() -> dict[str, float]:

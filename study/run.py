@@ -226,7 +226,7 @@ def _fit(study: Study, before: Mapping[str, Result], projection: tracking.Projec
 def _sweep(study: Study, missing: Sequence[Stage], projection: tracking.Projection, already: int, show: Show) -> None:
     """Train the missing stages; project each trial as it ends; remember what failed."""
     directory = study.config.directory
-    total_steps = sum(stage.epochs[-1] * stage.steps_per_epoch for stage in missing)
+    total_steps = sum(stage.length for stage in missing)
 
     def finished(stage: Stage) -> None:
         for result in results.read_all(directory, stage.trials.values()).values():
@@ -244,7 +244,7 @@ def _sweep(study: Study, missing: Sequence[Stage], projection: tracking.Projecti
                 stages_running=tree.count("running"),
                 stages_failed=len(failed),
                 stages_total=len(tree.stages),
-                steps_done=sum(stage.epochs[-1] * stage.steps_per_epoch for stage in done),
+                steps_done=sum(stage.length for stage in done),
                 steps_total=total_steps,
             )
         )
@@ -392,7 +392,7 @@ def _replicate_cost(study: Study) -> ReplicateCost | None:
         return None  # more of them is a choice between seeds and folds
     keys = {key for trial in study.plan.trials for key, _ in trial.chain}
     stages = [stage for stage in study.plan.stages if stage.key in keys]
-    steps = sum(stage.epochs[-1] * stage.steps_per_epoch for stage in stages)
+    steps = sum(stage.length for stage in stages)
     replicates = study.plan.replicates
     return ReplicateCost(round(len(stages) / replicates), round(steps / replicates))
 
