@@ -25,12 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag, ViewType
 
+from study import matrices
 from study.cells import Cells
 from study.config import InputError, StudyConfig, dump
 from study.design import key_of
@@ -309,7 +308,7 @@ class Projection:
                 rows = result.truth_classes if part == "query" else result.classes
                 frame = pd.DataFrame(matrix, index=pd.Index(rows, name="true \\ predicted"), columns=result.classes)
                 frame.to_csv(Path(folder) / f"confusion_{part}.csv")
-            draw_confusion(result).savefig(Path(folder) / "confusion.png", dpi=70)
+            (Path(folder) / "confusion.html").write_text(matrices.page(result), encoding="utf-8")
             self.client.log_artifacts(run_id, folder)
 
 
@@ -323,27 +322,6 @@ def _refuse_collisions(cells: Mapping[str, Cells]) -> None:
         other = names.setdefault(slug(name), name)
         if other != name:
             raise InputError(f"labels: {name!r} and {other!r} get the same name in MLflow. Rename one of them.")
-
-
-def draw_confusion(result: Result) -> Figure:
-    """Draw the recall matrices (rows = true, each summing to 1) of held-out and training cells side by side."""
-    parts = [part for part in ("heldout", "train") if part in result.confusion]
-    size = max(3.0, 0.35 * len(result.classes) + 1.5)
-    figure = Figure(figsize=(size * len(parts) + 1, size), layout="constrained")
-    for axis, part in zip(np.atleast_1d(figure.subplots(1, len(parts))), parts, strict=True):
-        matrix = np.asarray(result.confusion[part], dtype=float)
-        axis.imshow(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1), vmin=0, vmax=1, cmap="Blues")
-        axis.set_title(f"{part} cells: recall")
-        axis.set_xticks(range(len(result.classes)), [_short(name) for name in result.classes], rotation=90)
-        axis.set_yticks(range(len(result.classes)), [_short(name) for name in result.classes])
-        axis.set_xlabel("predicted")
-        axis.set_ylabel("true")
-    return figure
-
-
-def _short(name: str) -> str:
-    # matplotlib would read a $ as mathematics.
-    return (name if len(name) <= 24 else f"{name[:23]}…").replace("$", r"\$")
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -16,7 +16,7 @@ ORDER = (
     *("batches", "likelihood", "fast", "engine", "snapshot", "train"),
     *("evaluate", "probes", "results", "timing", "stage"),
     *("logistic", "controls"),
-    *("flips", "matching", "overtime", "sweep", "cost", "tracking"),
+    *("flips", "matching", "overtime", "sweep", "cost", "matrices", "tracking"),
     *("anova", "intervals", "effects", "findings", "tables", "fallback", "decomposition", "random_design"),
     *("attribution", "precision", "verdict"),
     *("figures", "recorded", "report", "run", "export", "transfer", "terminal", "cli"),
