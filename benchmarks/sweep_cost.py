@@ -29,8 +29,8 @@ from rich.table import Table
 
 from study import config as configuration
 from study import timing
+from study.pipeline import Study, open_study
 from study.results import read_all
-from study.run import Study, open_study
 from study.split import split
 
 HERE = Path(__file__).parent

@@ -74,7 +74,7 @@ def check(overrides: Overrides = None, as_json: Json = False) -> None:
 @app.command()
 def plan(overrides: Overrides = None, as_json: Json = False, pilot: Pilot = None, calibrate: Calibrate = False) -> None:
     """What a study will train and share, how long that takes, how sharp it will be. Trains nothing of it."""
-    from study.run import expect, foresee, nothing_left_if_refused, open_study
+    from study.pipeline import expect, foresee, nothing_left_if_refused, open_study
 
     config = configuration.compose(overrides or [])
     with nothing_left_if_refused(config):
@@ -94,7 +94,7 @@ def plan(overrides: Overrides = None, as_json: Json = False, pilot: Pilot = None
 @app.command()
 def run(overrides: Overrides = None, as_json: Json = False) -> None:
     """Train what is missing, then say what explains the differences. The same command again goes on."""
-    from study.run import run as run_study
+    from study.pipeline import run as run_study
 
     config = configuration.compose(overrides or [])
     to = terminal.console(as_json)
@@ -109,7 +109,7 @@ def run(overrides: Overrides = None, as_json: Json = False) -> None:
 @app.command()
 def report(overrides: Overrides = None, as_json: Json = False) -> None:
     """Attribute what is finished so far and write the report again."""
-    from study.run import nothing_left_if_refused, open_study, report_of
+    from study.pipeline import nothing_left_if_refused, open_study, report_of
 
     config = configuration.compose(overrides or [])
     with nothing_left_if_refused(config):
@@ -123,7 +123,7 @@ def report(overrides: Overrides = None, as_json: Json = False) -> None:
 def export(overrides: Overrides = None) -> None:
     """Choose the settings whose worst condition is best; write best.yaml, the table, and a plain script."""
     from study.export import write
-    from study.run import nothing_left_if_refused, open_study, whole_results
+    from study.pipeline import nothing_left_if_refused, open_study, whole_results
 
     config = configuration.compose(overrides or [])
     with nothing_left_if_refused(config):
@@ -138,7 +138,7 @@ def export(overrides: Overrides = None) -> None:
 @app.command()
 def transfer(overrides: Overrides = None, config: Config = None) -> None:
     """Transfer the labels with the settings of best.yaml (or any), on all labelled cells."""
-    from study.run import nothing_left_if_refused
+    from study.pipeline import nothing_left_if_refused
     from study.transfer import transfer_all
 
     changes = overrides or []
@@ -160,7 +160,7 @@ def ui(overrides: Overrides = None) -> None:
 @app.command()
 def sync(overrides: Overrides = None) -> None:
     """Rebuild a study's MLflow experiment from its results."""
-    from study.run import sync as sync_study
+    from study.pipeline import sync as sync_study
 
     shown = sync_study(configuration.compose(overrides or []))
     terminal.console().print(f"MLflow shows {shown} finished trials.")

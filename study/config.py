@@ -90,23 +90,25 @@ class QuerySpec(Model):
 class SimulatedQuery(Model):
     """What is planted in one simulated query."""
 
-    cells: Count
-    depth: Positive = 1.0
-    novel: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    shift: Annotated[float, Field(ge=0, le=20)] = 0.0
-    composition: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    cells: Count = Field(description="number of cells")
+    depth: Positive = Field(1.0, description="counts per cell, times those of the reference")
+    novel: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="share of cells in a state of their own")
+    shift: Annotated[float, Field(ge=0, le=20)] = Field(0.0, description="sd of the log-fold change of all its cells")
+    composition: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
+        None, description="share of each class; even if absent"
+    )
 
 
 class SimulateConfig(Model):
     """Size and difficulty of simulated counts, and the effects planted in its queries."""
 
-    genes: Count
-    reference_cells: Count
-    classes: Annotated[int, Field(strict=True, ge=2)]
+    genes: Count = Field(description="number of genes")
+    reference_cells: Count = Field(description="number of reference cells")
+    classes: Annotated[int, Field(strict=True, ge=2)] = Field(description="number of classes")
     separation: Separation | tuple[Separation, ...] = Field(description="sd of log-fold changes, of all or each class")
     depth: Positive = Field(description="mean counts of a reference cell")
-    batches: Count
-    queries: dict[str, SimulatedQuery]
+    batches: Count = Field(description="batches of the reference; each has small log-fold changes of its own")
+    queries: dict[str, SimulatedQuery] = Field(description="what is planted, by the name of the query")
 
     @model_validator(mode="after")
     def _one_value_per_class(self) -> Self:
@@ -130,12 +132,14 @@ class SimulateConfig(Model):
 class DataConfig(Model):
     """Where the cells come from and which of them are reference and query."""
 
-    name: str
-    source: Literal["pbmc68k", "simulated", "combined", "separate"]
+    name: str = Field(description="name of the data; the study is called after it unless `name` says otherwise")
+    source: Literal["pbmc68k", "simulated", "combined", "separate"] = Field(
+        description="bundled cells, simulated ones, one h5ad for all, or one for the reference and one per query"
+    )
     path: Path | None = Field(None, description="one h5ad with reference and queries (source: combined)")
     reference: Path | None = Field(None, description="h5ad of the reference (source: separate)")
     query_paths: dict[str, Path] = Field(default_factory=dict, description="h5ad of each query (source: separate)")
-    simulate: SimulateConfig | None = None
+    simulate: SimulateConfig | None = Field(None, description="what to simulate (source: simulated)")
     dataset_key: str = Field(description="column of obs that tells reference from queries")
     reference_value: str | tuple[str, ...] = Field(description="its value(s) for reference cells")
     labels_key: str = Field(description="column of obs with the labels of the reference")
@@ -145,7 +149,9 @@ class DataConfig(Model):
     genes: Count | Literal["all"] = Field("all", description="all shared genes, or so many highly variable ones")
     queries: dict[str, QuerySpec] = Field(default_factory=dict, description="queries and twins; each query if empty")
     restore_counts: bool = Field(False, description="restore raw counts from log1p values where that is exact")
-    seed: Annotated[int, Field(strict=True, ge=0, lt=SEED_LIMIT)] = Field(0, description="of row order and twins")
+    seed: Annotated[int, Field(strict=True, ge=0, lt=SEED_LIMIT)] = Field(
+        0, description="of row order, twins and simulated cells"
+    )
 
     @model_validator(mode="after")
     def _source_is_complete(self) -> Self:
@@ -159,25 +165,27 @@ class DataConfig(Model):
 class ScviSettings(Model):
     """Settings of the scVI pretraining (and of the networks and minibatches of both stages)."""
 
-    n_layers: Count
-    n_latent: Count
-    n_hidden: Count
-    dropout_rate: Annotated[float, Field(ge=0, lt=1)]
+    n_layers: Count = Field(description="hidden layers of encoder and decoder")
+    n_latent: Count = Field(description="dimensions of the latent space")
+    n_hidden: Count = Field(description="nodes of each hidden layer")
+    dropout_rate: Annotated[float, Field(ge=0, lt=1)] = Field(description="share of nodes left out in each step")
     norm: Literal["batch", "layer", "none"] = Field(description="normalisation inside the networks")
-    gene_likelihood: Literal["zinb", "nb", "poisson"]
-    dispersion: Literal["gene", "gene-batch", "gene-cell"]
+    gene_likelihood: Literal["zinb", "nb", "poisson"] = Field(description="distribution of the counts")
+    dispersion: Literal["gene", "gene-batch", "gene-cell"] = Field(
+        description="whether the dispersion of the counts is one per gene, per gene and batch, or per gene and cell"
+    )
     batch_size: Annotated[int, Field(strict=True, ge=2)] = Field(description="minibatch size of both stages")
-    max_epochs: Count
+    max_epochs: Count = Field(description="epochs of the pretraining")
     extra: dict[str, JsonValue] = Field(default_factory=dict, description="further arguments of scvi.model.SCVI")
 
 
 class ScanviSettings(Model):
     """Settings of the scANVI fine-tuning."""
 
-    linear_classifier: StrictBool
-    n_samples_per_label: Count | Literal["all"]
-    max_epochs: Count
-    classification_ratio: Annotated[float, Field(ge=0)]
+    linear_classifier: StrictBool = Field(description="linear classifier, or a small network (MLP)")
+    n_samples_per_label: Count | Literal["all"] = Field(description="labelled cells drawn per label, anew each epoch")
+    max_epochs: Count = Field(description="epochs of the fine-tuning")
+    classification_ratio: Annotated[float, Field(ge=0)] = Field(description="weight of the classification loss")
     protocol: Literal["joint", "surgery"] = Field(description="train with the query, or map it onto the reference")
     surgery_epochs: Count = Field(description="epochs on the query (protocol: surgery)")
     extra: dict[str, JsonValue] = Field(default_factory=dict, description="further arguments of scvi.model.SCANVI")
@@ -186,7 +194,7 @@ class ScanviSettings(Model):
 class Settings(Model):
     """Everything that a factor may vary: the data condition and the settings of both stages."""
 
-    query: str | None = Field(None, description="which query; the first of data.queries if absent")
+    query: str | None = Field(None, description="which query, where it is no factor; the first one if absent")
     query_cells: Annotated[int, Field(strict=True, ge=2)] | Literal["all"] = Field(
         "all", description="the first so many query cells"
     )
@@ -194,15 +202,15 @@ class Settings(Model):
         0, description="0: the first of its cells in their fixed random order; 1, 2, ...: other random draws"
     )
     budget: Literal["epochs", "steps"] = Field("epochs", description="epochs as stated, or matched in optimiser steps")
-    scvi: ScviSettings
-    scanvi: ScanviSettings
+    scvi: ScviSettings = Field(description="settings of the pretraining")
+    scanvi: ScanviSettings = Field(description="settings of the fine-tuning")
 
 
 class Resources(Model):
     """What one stage may use, how many run at once, and where."""
 
     engine: Literal["exact", "fast"] = Field("exact", description="training step: bit for bit scvi-tools', or fast")
-    accelerator: Literal["cpu", "gpu"]
+    accelerator: Literal["cpu", "gpu"] = Field(description="what a stage trains on")
     cpus: Count = Field(description="CPU threads of a stage")
     gpus: Annotated[float, Field(ge=0)] = Field(description="GPUs of a stage; fractions share one")
     resident: StrictBool = Field(False, description="keep the counts on the GPU: same batches, gathered there")
@@ -241,9 +249,9 @@ class Tracking(Model):
 class Domain(Model):
     """A range that a random design draws from."""
 
-    type: Literal["uniform", "loguniform", "randint"]
-    low: float
-    high: float
+    type: Literal["uniform", "loguniform", "randint"] = Field(description="how values are drawn from the range")
+    low: float = Field(description="lower end")
+    high: float = Field(description="upper end")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -260,8 +268,12 @@ class Domain(Model):
 class FactorSpec(Model):
     """The levels of one factor (or the range a random design draws from) and its role."""
 
-    levels: tuple[Level, ...] | Literal["all"] | None = Field(None, description="'all': every query (for `query` only)")
-    domain: Domain | None = None
+    levels: tuple[Level, ...] | Literal["all"] | None = Field(
+        None, description="two values or more, the baseline first; 'all': every query (for `query` only)"
+    )
+    domain: Domain | None = Field(
+        None, description="a range instead of levels, in a random design; its keys may stand beside `role`"
+    )
     role: Literal["data", "parameter"] | None = Field(None, description="follows from the name if absent")
 
     @model_validator(mode="before")
@@ -289,17 +301,17 @@ class FactorSpec(Model):
 class Crossed(Model):
     """Replicates in which training seeds and held-out folds are crossed."""
 
-    seeds: Count
-    folds: Annotated[int, Field(strict=True, ge=2)]
+    seeds: Count = Field(description="number of training seeds")
+    folds: Annotated[int, Field(strict=True, ge=2)] = Field(description="number of held-out folds")
 
 
 class SearchSpace(Model):
     """What varies, and how often the whole design is repeated."""
 
-    name: str
-    design: Literal["factorial", "random"]
-    factors: dict[str, FactorSpec] = Field(min_length=1)
-    replicates: Count | Crossed
+    name: str = Field(description="name of the search space; part of the study's name unless `name` says otherwise")
+    design: Literal["factorial", "random"] = Field(description="all combinations of levels, or settings drawn")
+    factors: dict[str, FactorSpec] = Field(min_length=1, description="what varies, by its dotted name")
+    replicates: Count | Crossed = Field(description="passes over the design, or seeds crossed with folds")
     folds: Annotated[int, Field(strict=True, ge=2)] = Field(3, description="parts of the reference held out in turn")
     points: Count | None = Field(None, description="settings drawn by a random design")
     controls: tuple[Control, ...] = Field((), description="trials beside the table, each with an expected outcome")
@@ -329,13 +341,15 @@ def _study_name(name: str) -> str:
 class StudyConfig(Settings):
     """A whole study: data, what varies, settings, resources and tracking."""
 
-    name: Annotated[str, AfterValidator(_study_name)]
+    name: Annotated[str, AfterValidator(_study_name)] = Field(
+        description="its folder and MLflow experiment: letters, digits, '-', '_' and '.'"
+    )
     root: Path = Field(Path("studies"), description="folder that holds one folder per study")
     outcomes: tuple[Outcome, ...] = Field(min_length=1, description="what is attributed: cells / per-class metric")
-    data: DataConfig
-    space: SearchSpace
-    resources: Resources
-    tracking: Tracking
+    data: DataConfig = Field(description="where the cells come from")
+    space: SearchSpace = Field(description="what varies")
+    resources: Resources = Field(description="what the study may use")
+    tracking: Tracking = Field(description="where MLflow keeps runs")
 
     @property
     def directory(self) -> Path:

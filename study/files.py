@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,10 +55,19 @@ def writing(path: Path) -> Iterator[Path]:
         _flush(path.parent)
 
 
-def tidy(folder: Path) -> None:
-    """Remove what a process that was killed left half written in a folder and those below."""
+def tidy(folder: Path, untouched: float = 0) -> None:
+    """Remove what a process that was killed left half written in a folder and those below.
+
+    Parameters
+    ----------
+    folder
+        Where to look.
+    untouched
+        Seconds since it was written to; what is younger may be another process's, still at work.
+    """
     for path in folder.rglob(f".*{ASIDE}*"):
-        path.unlink(missing_ok=True)
+        if time.time() - path.stat().st_mtime >= untouched:
+            path.unlink(missing_ok=True)
 
 
 def write(path: Path, content: bytes) -> str:

@@ -19,9 +19,9 @@ from rich.table import Table
 
 if TYPE_CHECKING:  # a terminal only reads what these make; importing them takes seconds
     from study.cost import Prediction
+    from study.pipeline import Account, Analysis, Outcome, Show, Study
     from study.plan import Plan
     from study.precision import Precision
-    from study.run import Account, Analysis, Outcome, Show, Study
     from study.verdict import Verdict
 
 QUIET_SECONDS = 5.0

@@ -144,6 +144,6 @@ def test_plan_says_how_long_or_how_to_find_out(tmp_path: Path, monkeypatch: pyte
 
 
 def test_planning_without_calibrating_imports_no_scvi_tools() -> None:
-    code = "import sys, study.run, study.cost; print('scvi' in sys.modules)"
+    code = "import sys, study.pipeline, study.cost; print('scvi' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "False"

@@ -129,6 +129,8 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     results.write_result(tmp_path, some_result(), some_predictions())
     assert len(list((tmp_path / "trials").iterdir())) == 3
+    files.tidy(tmp_path, untouched=3600)
+    assert len(list((tmp_path / "trials").iterdir())) == 3, "it may still be at work"
     files.tidy(tmp_path)
     assert sorted(path.suffix for path in (tmp_path / "trials").iterdir()) == [".json", ".npz"]
     assert results.read_result(tmp_path, KEY) is not None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+REPOSITORY = Path(__file__).parents[2]
 TINY = """
 name: tiny
 design: factorial
@@ -66,6 +67,16 @@ class Workplace:
                 "select t.value, r.status from runs r join tags t on t.run_uuid = r.run_uuid and t.key = 'trial_key' "
                 "where r.lifecycle_stage = 'active'"
             ).fetchall()
+
+
+def install(folder: Path) -> Path:
+    """Build the wheel, install it alone into a folder, and return that; PYTHONPATH then makes it the one in use."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(REPOSITORY)]
+    subprocess.run(build, check=True)
+    (wheel,) = folder.glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(folder / "installed"), str(wheel)], check=True)
+    return folder / "installed"
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:

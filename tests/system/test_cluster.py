@@ -14,8 +14,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 from study import config as configuration
+from study import pipeline as running
 from study import results, timing
-from study import run as running
 from study.config import Resources, StudyConfig
 from study.stage import perform
 from study.train import Hardware

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from study import config as configuration
-from study.run import analyse, open_study
+from study.pipeline import analyse, open_study
 from study.stage import perform
 from study.train import Hardware
 

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from study import results
+from study import results, timing
 
-from .conftest import Workplace, kill_group
+from .conftest import TINY, Workplace, install, kill_group
 
 TRIALS = 16
 
@@ -93,6 +93,32 @@ def test_an_interrupted_study_ends_as_an_uninterrupted_one(
     assert trials(workplace) == trials(finished)
     assert sorted(workplace.runs()) == sorted((key, "FINISHED") for key in trials(finished))
     assert not list((workplace.folder / "studies").rglob("*.tmp")), "a torn file was left"
+
+
+def tables(place: Workplace) -> dict[str, bytes]:
+    """Every table of the tiny study as it is on disk."""
+    return {path.name: path.read_bytes() for path in (place.folder / "studies/pbmc68k-tiny/tables").glob("*.csv")}
+
+
+def test_other_workers_order_and_installation_give_the_same(
+    workplace: Workplace, finished: Workplace, tiny: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """One stage at a time instead of two, in another order, from an installed wheel: the same trials and tables."""
+    workplace.environment["PYTHONPATH"] = str(install(tmp_path / "wheel"))
+    space = workplace.folder / "search_spaces" / "tiny.yaml"
+    space.write_text(TINY.replace("[asis, shallow]", "[shallow, asis]").replace("[5, all]", "[all, 5]"))
+    workplace.call("run", *tiny("resources.concurrent=1"))
+    assert order_of_stages(workplace) != order_of_stages(finished)
+    assert trials(workplace) == trials(finished)
+    space.write_text(TINY)
+    workplace.call("report", *tiny())
+    assert tables(workplace) == tables(finished)
+
+
+def order_of_stages(place: Workplace) -> list[str]:
+    """Keys of the stages of the tiny study, in the order in which they began."""
+    records = timing.read_all(place.folder / "studies" / "pbmc68k-tiny")
+    return [one.key for one in sorted(records, key=lambda one: one.started)]
 
 
 def test_sync_rebuilds_mlflow(finished: Workplace, tiny: Callable[..., list[str]], tmp_path: Path) -> None:

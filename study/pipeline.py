@@ -42,6 +42,7 @@ from study.verdict import ReplicateCost, Verdict, verdict
 
 log = logging.getLogger(__name__)
 Show = Callable[["Account"], None]
+ABANDONED = 3600  # seconds after which a half-written file of cells is nobody's
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,8 @@ def _run(config: StudyConfig, show: Show, command: str) -> Outcome:
     with _alone(config):
         for name in ("trials", "stages"):
             files.tidy(config.directory / name)
+        # Another command may prepare the cells of this study just now, without its lock.
+        files.tidy(config.directory / "counts", untouched=ABANDONED)
         keys = list(study.plan.every)
         before = results.read_all(config.directory, keys)
         missing = study.plan.missing(before.keys(), results.kept_states(config.directory, study.plan))
