@@ -73,6 +73,19 @@ class _Lean:
     _kept: _Kept | None = None
     _weight: torch.Tensor | None = None
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Lightning's own way around a step takes a millisecond.
+        self.automatic_optimization = False
+
+    def training_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take one step with scvi-tools' loss and optimiser."""
+        optimizer = self.optimizers(use_pl_optimizer=False)  # type: ignore[attr-defined]
+        loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
     def on_train_epoch_start(self) -> None:
         """Forget the last epoch, and make the KL weight of this one: it is the same for all its steps."""
         self._kept = None

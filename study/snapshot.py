@@ -93,7 +93,8 @@ class Watch(Callback):  # type: ignore[misc]
             raise TrainingError(f"training ended after epoch level {self.reached} of {self.epochs[-1]}")
 
     def _probes(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
-        probes: dict[str, Any] = {"steps": int(trainer.global_step), "kl_weight": float(pl_module.kl_weight)}
+        steps = trainer.fit_loop.total_batch_idx + 1  # the plans step by themselves, which lightning does not count
+        probes: dict[str, Any] = {"steps": steps, "kl_weight": float(pl_module.kl_weight)}
         loader = trainer.train_dataloader
         if isinstance(loader, LabelledBatches):
             labels = np.asarray(self.model.adata.obs["label"])

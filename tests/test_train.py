@@ -44,6 +44,7 @@ def test_labelled_cells_are_drawn_anew_each_epoch() -> None:
     first, third = finetuned(config, [1, 3])
     assert first.probes["distinct_labelled"]["Dendritic"] == 5
     assert third.probes["distinct_labelled"]["Dendritic"] > 5
+    assert (first.probes["steps"], third.probes["steps"]) == (first.probes["batches"], 3 * first.probes["batches"])
 
 
 def test_no_labelled_minibatch_of_one_cell() -> None:
