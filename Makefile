@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install run test lint bench clean
+.PHONY: install run test lint docs notebook bench clean
 
 # The stamp is newer than the pins when what is installed is what they say.
 $(VENV)/stamp: pyproject.toml constraints.txt
@@ -24,6 +24,15 @@ lint: install
 	$(BIN)/ruff format --check
 	$(BIN)/mypy study
 
+# The pages of docs/ as a site to be read from disk: site/index.html. A dead link is an error.
+docs: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -E -d $(VENV)/doctrees docs site
+
+# Runs docs/notebook.ipynb again and keeps what it shows.
+notebook: install
+	$(BIN)/python docs/execute.py
+
 # What a study costs, in reduced sizes: ratios against baselines in the same run.
 bench: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
@@ -32,4 +41,4 @@ bench: install
 	done
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -48,7 +48,7 @@ class Key:
         return max(fits, key=len)
 
 
-def keys() -> list[Key]:
+def every_key() -> list[Key]:
     """Return every key, in the order of the models."""
     schema = StudyConfig.model_json_schema()
     return list(_keys(schema, schema["$defs"], "", dump(compose())))
@@ -62,13 +62,15 @@ def choices() -> list[tuple[str, str]]:
     for group, folder in (groups | {"space": house / "search_spaces"}).items():
         for path in sorted(folder.glob("*.yaml")):
             comments = [line.removeprefix("# ") for line in path.read_text().splitlines() if line.startswith("# ")]
-            found.append((f"{group}={path.stem}", next(line for line in comments if not line.startswith("@"))))
+            found.append(
+                (f"{group}={path.stem}", next(line for line in comments if not line.startswith("@")).rstrip(":"))
+            )
     return found
 
 
 def render() -> str:
     """Return the choices and the tables of all sections, in Markdown."""
-    found = keys()
+    found = every_key()
     rows = [f"| `{choice}` | {comment} |" for choice, comment in choices()]
     parts = ["\n".join(["## Files to choose", "", "| say | for |", "|---|---|", *rows])]
     for section, title in SECTIONS.items():

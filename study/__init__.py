@@ -1,12 +1,79 @@
 """Why does scANVI label transfer give different answers? A study that tells.
 
+In a notebook: `study.run` trains and reads a study, `study.load` reads one, `study.compose` makes a configuration.
+
 The README shows the modules in the order in which the data flows; a module imports only modules before it.
 """
 
+from __future__ import annotations
+
 import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # `import study` takes no time; what it needs is imported when it is called
+    from pathlib import Path
+
+    from study.config import StudyConfig
+    from study.notebook import StudyResults
+
+__all__ = ["compose", "load", "run"]
 
 # MLflow and Ray would report their use over the network. Nothing leaves the machine unless the user says so.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 __version__ = "0.1.0"
+
+
+def load(name: str, root: str | Path = "studies") -> StudyResults:
+    """Read what is finished of a study from its folder. Nothing is trained.
+
+    Parameters
+    ----------
+    name
+        Name of the study.
+    root
+        The folder that holds a folder per study. The data must be where it was when the study was run.
+
+    Raises
+    ------
+    InputError
+        If there is no such study, or its data cannot be used any more.
+    """
+    from study import notebook
+
+    return notebook.load(name, root)
+
+
+def run(config: StudyConfig | Sequence[str] = ()) -> StudyResults:
+    """Train what is missing of a study, show how far it is, and read it. The same call again goes on.
+
+    Parameters
+    ----------
+    config
+        A configuration, or overrides as on the command line: ``["data=simulated", "scvi.max_epochs=20"]``.
+
+    Raises
+    ------
+    InputError
+        If the configuration or data cannot be used, or another run of this study is going on.
+    files.WritingError
+        If something cannot be written; what is finished is kept.
+    """
+    from study import notebook
+
+    return notebook.run(config)
+
+
+def compose(overrides: Sequence[str] = ()) -> StudyConfig:
+    """Return the validated configuration that some overrides give; `conf/` is read as on the command line.
+
+    Raises
+    ------
+    InputError
+        With one message that names the key, what was found and what is expected.
+    """
+    from study import config
+
+    return config.compose(overrides)

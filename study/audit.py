@@ -138,5 +138,5 @@ def _left_out(trials: Sequence[Trial], conditions: Conditions) -> Iterator[str]:
 
 
 def _listed(sizes: dict[str, int], most: int = 8) -> str:
-    shown = ", ".join(f"{name} {size:,}" for name, size in list(sizes.items())[:most])
+    shown = ", ".join(f"{name}: {size:,}" for name, size in list(sizes.items())[:most])
     return shown + (f" and {len(sizes) - most} more" if len(sizes) > most else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,8 @@ class DataReport:
     warnings
         What a study can live with, but its reader should know.
     cells
-        One row for the reference and each query: numbers of cells, classes and batches, and depth.
+        One row for the reference and each query: numbers of cells, classes and batches, genes with counts both there
+        and in the reference, and depth.
     classes
         One row for each label: cells of it in the reference and in each query, and their shares.
     batches
@@ -111,7 +113,7 @@ def _report(problems: list[str], warnings: list[str], source: Source | None, que
         files = pd.DataFrame(source.files, columns=["source", "genes", "shared with reference"])
         files["share of reference"] = (files["shared with reference"] / files["genes"].iloc[0]).round(3)
         tables = [
-            pd.DataFrame([part.row(name) for name, part in parts.items()]),
+            pd.DataFrame([part.row(name, parts["reference"]) for name, part in parts.items()]),
             _counted("class", {name: part.labels for name, part in parts.items()}, shares=True),
             _counted("batch", {name: part.batch for name, part in parts.items()}, shares=False),
             files,
@@ -127,15 +129,21 @@ class _Part:
     labels: np.ndarray
     batch: np.ndarray
 
-    def row(self, name: str) -> dict[str, Any]:
-        """Return the row of the table of cells."""
-        n_genes = self.counts.matrix.shape[1]
-        detected, totals = np.zeros(n_genes, dtype=bool), np.zeros(0, dtype=np.float32)
+    @cached_property
+    def seen(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return which genes have counts, and the counts of each cell, read in one pass."""
+        detected, totals = np.zeros(self.counts.matrix.shape[1], dtype=bool), np.zeros(0, dtype=np.float32)
         for part in self.counts:
             detected[part.indices] = True
             totals = np.append(totals, np.asarray(part.sum(axis=1)))
-        row: dict[str, Any] = {"name": name, "cells": len(totals), "genes": n_genes}
+        return detected, totals
+
+    def row(self, name: str, reference: _Part) -> dict[str, Any]:
+        """Return the row of the table of cells."""
+        detected, totals = self.seen
+        row: dict[str, Any] = {"name": name, "cells": len(totals), "genes": len(detected)}
         row["genes without counts"] = int((~detected).sum())
+        row["genes shared"] = int((detected & reference.seen[0]).sum())
         row["classes"] = len(set(self.labels) - {""})
         row["batches"] = len(set(self.batch))
         for what, values in (("counts", totals), ("genes", self.counts.sizes)):

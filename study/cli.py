@@ -34,6 +34,10 @@ Overrides = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, all else on standard error.")]
 Pilot = Annotated[str | None, typer.Option("--pilot", help="Take chance from this earlier study.")]
 Calibrate = Annotated[bool, typer.Option("--calibrate", help="Train some steps to tell how long a run takes.")]
+Detach = Annotated[bool, typer.Option("--detach", help="In the background: it goes on when you log out.")]
+Registered = Annotated[
+    bool, typer.Option("--register", help="Put them, and the models of transfer, into MLflow's registry as 'best'.")
+]
 Config = Annotated[Path | None, typer.Option("--config", help="A whole configuration, such as best.yaml.")]
 
 
@@ -74,11 +78,11 @@ def check(overrides: Overrides = None, as_json: Json = False) -> None:
 @app.command()
 def plan(overrides: Overrides = None, as_json: Json = False, pilot: Pilot = None, calibrate: Calibrate = False) -> None:
     """What a study will train and share, how long that takes, how sharp it will be. Trains nothing of it."""
-    from study.pipeline import expect, foresee, nothing_left_if_refused, open_study
+    from study.pipeline import expect, foresee, most_of, nothing_left_if_refused, open_study
 
     config = configuration.compose(overrides or [])
     with nothing_left_if_refused(config):
-        study = open_study(config)
+        study = most_of(open_study(config))
         precision = expect(study, pilot) if config.space.design == "factorial" else None
     to = terminal.console(as_json)
     terminal.show_plan(to, study)
@@ -92,11 +96,14 @@ def plan(overrides: Overrides = None, as_json: Json = False, pilot: Pilot = None
 
 
 @app.command()
-def run(overrides: Overrides = None, as_json: Json = False) -> None:
+def run(overrides: Overrides = None, as_json: Json = False, detach: Detach = False) -> None:
     """Train what is missing, then say what explains the differences. The same command again goes on."""
+    config = configuration.compose(overrides or [])
+    if detach:
+        start_detached(config, overrides or [], as_json)
+        return
     from study.pipeline import run as run_study
 
-    config = configuration.compose(overrides or [])
     to = terminal.console(as_json)
     with terminal.progress(to) as show:
         outcome = run_study(config, show, _command(overrides))
@@ -104,6 +111,32 @@ def run(overrides: Overrides = None, as_json: Json = False) -> None:
     _print_json(as_json, terminal.outcome_facts(outcome))
     if not outcome.complete or outcome.behind:
         raise typer.Exit(1)
+
+
+def start_detached(config: configuration.StudyConfig, overrides: list[str], as_json: bool) -> None:
+    """Start a run in the background; show how far it is, or what it said if it is over already."""
+    from study.detach import start
+    from study.status import status_of
+
+    code = start(config, overrides)
+    to = terminal.console(as_json)
+    if code is not None:
+        to.print((config.directory / "run.log").read_text(), markup=False)
+    if code:
+        raise typer.Exit(code)
+    found = status_of(config)
+    terminal.show_status(to, found)
+    _print_json(as_json, found.facts())
+
+
+@app.command()
+def status(overrides: Overrides = None, as_json: Json = False) -> None:
+    """Tell how far a study is, and whether its run still goes on."""
+    from study.status import status_of
+
+    found = status_of(configuration.compose(overrides or []))
+    terminal.show_status(terminal.console(as_json), found)
+    _print_json(as_json, found.facts())
 
 
 @app.command()
@@ -120,19 +153,23 @@ def report(overrides: Overrides = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def export(overrides: Overrides = None) -> None:
+def export(overrides: Overrides = None, registered: Registered = False) -> None:
     """Choose the settings whose worst condition is best; write best.yaml, the table, and a plain script."""
-    from study.export import write
+    from study.export import register, write
     from study.pipeline import nothing_left_if_refused, open_study, whole_results
 
     config = configuration.compose(overrides or [])
     with nothing_left_if_refused(config):
         study = open_study(config)
-        choice, path = write(config, study.plan, whole_results(study))
+        choice, path = write(config, study.plan, whole_results(study), study.search)
     to = terminal.console()
     terminal.show_frame(to, "candidates, best first", choice.table)
     to.print(f"Chosen: {choice.reason}.", markup=False)
     to.print(f"Wrote {path}. Next: scanvi-study transfer --config {path}", markup=False)
+    if registered:
+        version, queries = register(config, study.plan, study.cells, choice)
+        models = f"models of {', '.join(queries)}" if queries else "no models yet: transfer, then register again"
+        to.print(f"MLflow: models:/{config.name}@best is version {version} ({models}).", markup=False)
 
 
 @app.command()

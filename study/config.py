@@ -17,7 +17,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -247,7 +247,7 @@ class Tracking(Model):
 
 
 class Domain(Model):
-    """A range that a random design draws from."""
+    """A range that a random design or a search draws from."""
 
     type: Literal["uniform", "loguniform", "randint"] = Field(description="how values are drawn from the range")
     low: float = Field(description="lower end")
@@ -272,7 +272,7 @@ class FactorSpec(Model):
         None, description="two values or more, the baseline first; 'all': every query (for `query` only)"
     )
     domain: Domain | None = Field(
-        None, description="a range instead of levels, in a random design; its keys may stand beside `role`"
+        None, description="a range instead of levels, in a random design or a search; its keys may stand beside `role`"
     )
     role: Literal["data", "parameter"] | None = Field(None, description="follows from the name if absent")
 
@@ -287,7 +287,9 @@ class FactorSpec(Model):
     @model_validator(mode="after")
     def _levels_or_domain(self) -> Self:
         if (self.levels is None) == (self.domain is None):
-            raise ValueError("a factor needs 'levels: [...]', or 'type', 'low' and 'high' in a random design")
+            raise ValueError(
+                "a factor needs 'levels: [...]', or 'type', 'low' and 'high' unless the design is factorial"
+            )
         if isinstance(self.levels, tuple):
             if len(self.levels) < 2:
                 raise ValueError(
@@ -309,11 +311,17 @@ class SearchSpace(Model):
     """What varies, and how often the whole design is repeated."""
 
     name: str = Field(description="name of the search space; part of the study's name unless `name` says otherwise")
-    design: Literal["factorial", "random"] = Field(description="all combinations of levels, or settings drawn")
+    design: Literal["factorial", "random", "search"] = Field(
+        description="all combinations of levels, settings drawn, or settings sought"
+    )
     factors: dict[str, FactorSpec] = Field(min_length=1, description="what varies, by its dotted name")
     replicates: Count | Crossed = Field(description="passes over the design, or seeds crossed with folds")
     folds: Annotated[int, Field(strict=True, ge=2)] = Field(3, description="parts of the reference held out in turn")
     points: Count | None = Field(None, description="settings drawn by a random design")
+    candidates: Count | None = Field(None, description="settings that a search tries")
+    confirm: Annotated[int, Field(strict=True, ge=3)] | None = Field(
+        None, description="fresh replicates on which a search compares its winner with the default settings"
+    )
     controls: tuple[Control, ...] = Field((), description="trials beside the table, each with an expected outcome")
 
     @model_validator(mode="after")
@@ -327,6 +335,21 @@ class SearchSpace(Model):
             raise ValueError("'points' (how many settings to draw) belongs to 'design: random', and only there")
         if len(set(self.controls)) < len(self.controls):
             raise ValueError(f"controls {list(self.controls)} contain a duplicate; name each control once")
+        return self
+
+    @model_validator(mode="after")
+    def _search_fits(self) -> Self:
+        if {self.design == "search"} != {self.candidates is not None, self.confirm is not None}:
+            raise ValueError(
+                "'candidates' (how many settings to try) and 'confirm' (fresh replicates for the winner, at least 3) "
+                "belong to 'design: search', both of them, and only there"
+            )
+        if self.design == "search" and isinstance(self.replicates, Crossed):
+            raise ValueError(
+                "a search takes its replicates one after the other: give their number, as in 'replicates: 2'"
+            )
+        if self.design == "search" and self.controls:
+            raise ValueError("controls stand beside a table that is attributed, and a search has none: leave them out")
         return self
 
 
@@ -491,6 +514,8 @@ def _hydra_message(error: Exception, root: Path) -> str:
         names = sorted(path.stem for path in folder.glob("*.yaml"))
         what = "search space" if group == "search_spaces" else group
         return f"there is no {what} {name!r} in {folder}.{nearest(name, names)} Found: {', '.join(names)}."
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} is missing. Give it, as in '{error.full_key}=...'."
     # Without where Hydra looks and where its manual is; the '++' is ours.
     message = " ".join(str(error).split()).partition(" See https:")[0].replace("++", "", 1)
     if "LexerNoViableAlt" in message or "parsing override" in message:
@@ -511,6 +536,8 @@ def _explain(error: PydanticError, where: str, root: type[BaseModel], values: An
             message = f"is missing. Give it, as in '{key}=...'."
         elif problem["type"] == "extra_forbidden":
             message = f"is no known key.{nearest(keys[-1], _fields_at(root, keys[:-1]))}"
+            if keys[:2] == ["space", "factors"] and keys[2] in ("scvi", "scanvi"):
+                message += " A factor with a dot in its name is changed in the file of the search space."
         elif problem["type"] != "value_error":
             message = message.partition(" or instance of ")[0].replace("dictionary", "mapping {key: value}")
             found = f", found {'a mapping' if isinstance(problem['input'], Mapping) else repr(problem['input'])}."

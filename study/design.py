@@ -19,6 +19,7 @@ from scipy import stats
 from study.config import Crossed, Domain, InputError, Level, SearchSpace, Settings, StudyConfig, nearest
 
 Role = Literal["data", "parameter"]
+Levels = tuple[tuple[str, Level], ...]  # of factors, by name
 # Part of every key: raise it when code changes what a trial gives, so that old results are not taken for new ones.
 SCHEMA = 1
 MOST_TRIALS = 100_000  # more of them are a slip of the keyboard, and planning would not end
@@ -46,7 +47,7 @@ class Replicate:
 class Trial:
     """One design point in one replicate, with its settings resolved; or, beside the table, one trial of a control."""
 
-    levels: tuple[tuple[str, Level], ...]
+    levels: Levels
     settings: Settings
     query: str
     replicate: Replicate
@@ -83,7 +84,8 @@ def factors_of(space: SearchSpace, queries: Sequence[str]) -> tuple[Factor, ...]
                 if level not in queries:
                     raise InputError(
                         f"space.factors.query: {level!r} is no query.{nearest(str(level), queries)} "
-                        f"Queries are: {', '.join(queries)}."
+                        f"Queries are: {', '.join(queries)}. Name some with 'space.factors.query.levels=[...]', "
+                        "or say 'space=queries', a search space with every query of the data."
                     )
             if len(levels) < 2:
                 raise InputError(
@@ -113,7 +115,7 @@ def folds_of(space: SearchSpace) -> int:
 
 
 def trials_of(config: StudyConfig, queries: Sequence[str]) -> tuple[Trial, ...]:
-    """Return every trial of a study, whole replicates first.
+    """Return every trial of a study, whole replicates first; of a search, those that are known before it.
 
     Raises
     ------
@@ -121,9 +123,19 @@ def trials_of(config: StudyConfig, queries: Sequence[str]) -> tuple[Trial, ...]:
         If a factor or level does not fit the settings or the data, or there are far too many trials.
     """
     _refuse_too_many(config.space, queries)
-    points = list(_points(config.space, queries))
+    if config.space.design == "search":
+        _refuse_unsearchable(config)
+        points = in_all_conditions(config, queries, default_of(config))
+        return trials_at(config, queries, points, fresh_of(config.space))
+    return trials_at(config, queries, tuple(_points(config.space, queries)), replicates_of(config.space))
+
+
+def trials_at(
+    config: StudyConfig, queries: Sequence[str], points: Sequence[Levels], replicates: Sequence[Replicate]
+) -> tuple[Trial, ...]:
+    """Return the trials of some design points in some replicates."""
     trials = []
-    for replicate in replicates_of(config.space):
+    for replicate in replicates:
         for levels in points:
             settings = config.settings(dict(levels))
             query = settings.query if settings.query is not None else queries[0]
@@ -131,6 +143,48 @@ def trials_of(config: StudyConfig, queries: Sequence[str]) -> tuple[Trial, ...]:
                 raise InputError(f"query: {query!r} is no query.{nearest(query, queries)} Known: {', '.join(queries)}.")
             trials.append(Trial(levels, settings, query, replicate))
     return tuple(trials)
+
+
+def parameters_of(space: SearchSpace) -> tuple[str, ...]:
+    """Return the names of the factors that are settings."""
+    return tuple(name for name, spec in space.factors.items() if (spec.role or role_of(name)) == "parameter")
+
+
+def default_of(config: StudyConfig) -> Levels:
+    """Return what the parameters are where nothing is chosen: the study's own settings.
+
+    Raises
+    ------
+    InputError
+        If the study has no value for one of them.
+    """
+    found = []
+    for name in parameters_of(config.space):
+        value: Any = config.model_dump(include=set(Settings.model_fields))
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if not isinstance(value, bool | int | float | str):
+            raise InputError(
+                f"space.factors.{name}: a search is compared with the default settings, which have no value for it. "
+                f"Give one, as in '{name}=...'."
+            )
+        found.append((name, value))
+    return tuple(found)
+
+
+def fresh_of(space: SearchSpace) -> tuple[Replicate, ...]:
+    """Return the replicates on which a search is confirmed: those after the ones that it searches in."""
+    searched = len(replicates_of(space))
+    return tuple(Replicate(index, index, index) for index in range(searched, searched + (space.confirm or 0)))
+
+
+def in_all_conditions(config: StudyConfig, queries: Sequence[str], chosen: Levels) -> tuple[Levels, ...]:
+    """Return the design points that a choice of the parameters has: one for each combination of data levels."""
+    fixed = dict(chosen)
+    factors = factors_of(config.space, queries)
+    levels = [(fixed[factor.name],) if factor.name in fixed else factor.levels for factor in factors]
+    names = [factor.name for factor in factors]
+    return tuple(tuple(zip(names, one, strict=True)) for one in itertools.product(*levels))
 
 
 def controls_of(config: StudyConfig, queries: Sequence[str]) -> tuple[Trial, ...]:
@@ -172,7 +226,40 @@ def _changed(settings: Settings, **scanvi: Any) -> Settings:
     return settings.model_copy(update={"scanvi": settings.scanvi.model_copy(update=scanvi)})
 
 
+def _refuse_unsearchable(config: StudyConfig) -> None:
+    """Refuse what only a search cannot do, and levels that fit no setting: it would meet them late."""
+    space, names = config.space, parameters_of(config.space)
+    for name, spec in space.factors.items():
+        if spec.domain is None:
+            ends = spec.levels or ()
+        elif name in names:
+            whole = spec.domain.type == "randint"
+            ends = (int(spec.domain.low), int(spec.domain.high) - 1) if whole else (spec.domain.low, spec.domain.high)
+        else:
+            raise InputError(f"space.factors.{name}: a search tries every candidate on all data. Give it 'levels'.")
+        for level in ends:
+            config.settings({name: level})
+    if not names:
+        raise InputError("space.factors: a search needs settings to choose, and found data only. Name one: scvi.norm.")
+    sizes = [len(levels) for name in names if (levels := space.factors[name].levels)]
+    if len(sizes) == len(names) and math.prod(sizes) <= (space.candidates or 0):
+        raise InputError(
+            f"space.candidates: {space.candidates} candidates, and the space has {math.prod(sizes)} settings. "
+            "Say 'design: factorial', which tries them all and explains them, or ask for fewer candidates."
+        )
+
+
 def _refuse_too_many(space: SearchSpace, queries: Sequence[str]) -> None:
+    if space.design == "search":
+        conditions = math.prod(len(f.levels) for f in factors_of(space, queries) if f.role == "data")
+        searched = 0 if isinstance(space.replicates, Crossed) else space.replicates
+        trials = conditions * ((space.candidates or 0) * searched + 2 * (space.confirm or 0))
+        if trials > MOST_TRIALS:
+            raise InputError(
+                f"space: a search of up to {trials:,} trials. Expected at most {MOST_TRIALS:,}: use fewer candidates, "
+                "replicates or data levels."
+            )
+        return
     points = space.points or math.prod(len(factor.levels) for factor in factors_of(space, queries))
     crossed = space.replicates
     replicates = crossed.seeds * crossed.folds if isinstance(crossed, Crossed) else crossed

@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from study import files
-from study.config import Settings, StudyConfig, dump
+from study import files, tracking
+from study.cells import Cells
+from study.config import InputError, Settings, StudyConfig, dump
 from study.plan import Plan, PlannedTrial
 from study.results import Result
-
-METRIC = "heldout/macro_recall"
+from study.search import METRIC, Search
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,89 @@ def choose(plan: Plan, results: Mapping[str, Result]) -> Choice:
     return _decide(pd.DataFrame(rows), members)
 
 
-def write(config: StudyConfig, plan: Plan, results: Mapping[str, Result]) -> tuple[Choice, Path]:
+def choose_found(config: StudyConfig, search: Search) -> Choice:
+    """Return the winner of a search, with its candidates, best first.
+
+    Raises
+    ------
+    InputError
+        If it has none yet.
+    """
+    if search.winner is None:
+        raise InputError(f"{search.sentence} Run it further, with the same overrides.")
+    table = search.table().sort_values("recall there", ascending=False, kind="stable").reset_index(drop=True)
+    table.insert(0, "chosen", table["candidate"] == search.candidates.index(search.winner))
+    # A choice is described by its settings, then by how it did.
+    how = table[["candidate", "state", "replicates"]]
+    table = table.drop(columns=list(how)).join(how)
+    return Choice(config.settings(dict(search.winner.levels)), table, search.sentence.rstrip("."))
+
+
+def choice_of(config: StudyConfig, plan: Plan, results: Mapping[str, Result], search: Search | None) -> Choice:
+    """Choose among the settings of a study: the winner, if it is a search."""
+    return choose(plan, results) if search is None else choose_found(config, search)
+
+
+def write(
+    config: StudyConfig, plan: Plan, results: Mapping[str, Result], search: Search | None = None
+) -> tuple[Choice, Path]:
     """Choose, and write `best.yaml`, `best.csv` (the table) and `best.py` (a plain script) into the study's folder."""
-    choice = choose(plan, results)
+    choice = choice_of(config, plan, results, search)
     path = config.directory / "best.yaml"
     files.write(path, yaml.safe_dump(best_config(config, choice), sort_keys=False, allow_unicode=True).encode())
     files.write(path.with_suffix(".csv"), choice.table.to_csv(index=False).encode())
     files.write(path.with_suffix(".py"), snippet(config, choice.settings).encode())
     return choice, path
+
+
+def register(config: StudyConfig, plan: Plan, cells: Mapping[str, Cells], choice: Choice) -> tuple[str, list[str]]:
+    """Put the chosen settings into MLflow's model registry, with the models that `transfer` made with them.
+
+    Parameters
+    ----------
+    config
+        The study; its name is the model's.
+    plan
+        The study's plan.
+    cells
+        Its prepared cells by query.
+    choice
+        What `write` wrote.
+
+    Returns
+    -------
+    The version that is now called `best`, and the queries whose models are in it.
+
+    Raises
+    ------
+    InputError
+        If MLflow cannot be used.
+    """
+    best = config.directory / "best.yaml"
+    kept = {path.name: path for path in (best, best.with_suffix(".csv"), best.with_suffix(".py"))}
+    queries = []
+    for folder in _transferred(config, choice):
+        queries.append(folder.name)
+        models = sorted(path for kind in ("scvi_model", "scanvi_model") for path in (folder / kind).glob("*"))
+        for path in (*models, *sorted(folder.glob("confusion_*.csv")), folder / "config.yaml"):
+            kept[f"models/{folder.name}/{path.relative_to(folder)}"] = path
+    winner = choice.table[choice.table["chosen"]].iloc[0]
+    projection = tracking.Projection(config, plan, cells)
+    version = projection.register(
+        dump(choice.settings), {METRIC: float(winner["recall there"])}, f"{choice.reason}.", kept
+    )
+    return version, queries
+
+
+def _transferred(config: StudyConfig, choice: Choice) -> list[Path]:
+    """Return the folders of `transfer` whose models have the chosen settings and this data."""
+    wanted = {"data": dump(config)["data"], **{kind: dump(choice.settings)[kind] for kind in ("scvi", "scanvi")}}
+    found = []
+    for path in sorted((config.directory / "transfer").glob("*/config.yaml")):
+        made = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if all(made.get(key) == value for key, value in wanted.items()):
+            found.append(path.parent)
+    return found
 
 
 def _decide(trials: pd.DataFrame, members: Mapping[tuple[Any, ...], PlannedTrial]) -> Choice:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from study.check import DataReport
 from study.config import Level
 from study.design import Factor
 from study.evaluate import MACRO, OVERALL
@@ -117,6 +118,27 @@ def trial_map(plan: Plan, results: Mapping[str, Result], failures: Mapping[str, 
         row = status.setdefault(trial.trial.replicate.index, [0] * len(points))
         row[points[trial.trial.levels]] = 2 if trial.key in results else int(trial.key in failures)
     return {"points": [point_label(point) for point in points], "status": list(status.values())}
+
+
+def data_chart(checks: DataReport | None) -> Json:
+    """Return the depth of reference and queries, and their make-up in percent, a row per class."""
+    if checks is None or checks.cells.empty:
+        return {"parts": [], "depth": {}, "classes": [], "shares": []}
+    parts = checks.cells["name"].tolist()
+    depth = {
+        what: [
+            [number(value, 1) for value in row]
+            for row in checks.cells[[f"{what} {share}%" for share in (25, 50, 75)]].to_numpy(dtype=float)
+        ]
+        for what in ("counts", "genes")
+    }
+    shares = 100 * checks.classes[[f"{name} share" for name in parts]].to_numpy(dtype=float)
+    return {
+        "parts": parts,
+        "depth": depth,
+        "classes": checks.classes["class"].tolist(),
+        "shares": [[number(value, 1) for value in row] for row in shares],
+    }
 
 
 def flip_chart(flips: Flips | None) -> Json:

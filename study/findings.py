@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 import pandas as pd
@@ -121,6 +121,17 @@ class Sensitivity:
     shapley: float
 
 
+PARTS = {
+    "shares": Share,
+    "chance": ChancePart,
+    "block": Block,
+    "means": Mean,
+    "effects": Effect,
+    "anova": AnovaRow,
+    "sensitivity": Sensitivity,
+}
+
+
 @dataclass(frozen=True)
 class Attribution:
     """What explains the differences in one outcome of one class.
@@ -186,7 +197,10 @@ class StudyAttribution:
         Every row starts with its `outcome` and `class_name`; `tables` has one row for each of them.
         """
         frames = {"tables": pd.DataFrame([_scalars(attribution) for attribution in self.attributions])}
-        for part in ("shares", "chance", "block", "means", "effects", "anova", "sensitivity"):
+        for part, kind in PARTS.items():
+            # With its columns also where no class is decomposed.
+            columns = ["outcome", "class_name", *(field.name for field in fields(kind))]
+            columns += ["real"] if kind is Effect else []
             rows = []
             for attribution in self.attributions:
                 found = getattr(attribution, part)
@@ -195,7 +209,7 @@ class StudyAttribution:
                     rows.append(
                         {"outcome": attribution.outcome, "class_name": attribution.class_name} | asdict(row) | extra
                     )
-            frames[part] = pd.DataFrame(rows)
+            frames[part] = pd.DataFrame(rows, columns=columns)
         return frames
 
 

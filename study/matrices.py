@@ -15,7 +15,6 @@ from jinja2 import Environment, StrictUndefined, Template
 from study.results import Result
 
 PARTS = {"heldout": "Held-out cells", "train": "Training cells", "query": "Query cells (true labels)"}
-DARK = 0.5  # recall from which the figures in a field are white
 
 
 def page(result: Result) -> str:
@@ -31,7 +30,7 @@ def page(result: Result) -> str:
                 for name, row, share in zip(names, counts, shares, strict=True)
             ]
             matrices.append((title, rows))
-    return _template().render(matrices=matrices, classes=result.classes, dark=DARK)
+    return _template().render(matrices=matrices, classes=result.classes)
 
 
 @cache

@@ -5,21 +5,19 @@ Running is resuming: a trial with a result is done, and only what is missing is 
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
-from study import files, report, results, sweep, tracking
+from study import files, report, results, search, sweep, tracking
 from study.attribution import attribute_study
 from study.cells import Cells
 from study.check import check
@@ -37,47 +35,55 @@ from study.matching import matching
 from study.plan import Plan, Stage, Stratum, plan, strata
 from study.precision import ASSUMED, Precision, assumptions_from, expected_precision
 from study.results import Result
+from study.search import NOT_EXPLAINED, Search
+from study.status import Account, alone, kept
 from study.twins import prepare
 from study.verdict import ReplicateCost, Verdict, verdict
 
 log = logging.getLogger(__name__)
-Show = Callable[["Account"], None]
+Show = Callable[[Account], None]
 ABANDONED = 3600  # seconds after which a half-written file of cells is nobody's
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study as designed: its cells and its plan. Nothing is trained yet."""
+    """A study as designed: its cells and its plan; of a search, as far as its results tell."""
 
     config: StudyConfig
     queries: tuple[str, ...]
     cells: Mapping[str, Cells]
     plan: Plan
+    search: Search | None = None
 
 
 @dataclass(frozen=True)
-class Account:
-    """How far a run is.
+class Finished:
+    """What is on disk of a study.
 
     Attributes
     ----------
-    done, failed, total
-        Trials, those of controls included.
-    stages_done, stages_running, stages_failed, stages_total
-        Stages of this run.
-    steps_done, steps_total
-        Optimiser steps of this run.
+    results, beside
+        Finished trials by key: of the table, and of controls alone.
+    failures
+        Reasons of failed trials of either.
     """
 
-    done: int
-    failed: int
-    total: int
-    stages_done: int
-    stages_running: int
-    stages_failed: int
-    stages_total: int
-    steps_done: int
-    steps_total: int
+    results: Mapping[str, Result]
+    beside: Mapping[str, Result]
+    failures: Mapping[str, str]
+
+    def failures_of(self, plan: Plan) -> dict[str, str]:
+        """Return the reasons of the failed trials of the table."""
+        return {key: reason for key, reason in self.failures.items() if key in plan.trial}
+
+
+@dataclass(frozen=True)
+class Attributed:
+    """Some outcomes of a study: the table that was attributed, what explains it, and a verdict each."""
+
+    counts: pd.DataFrame
+    attribution: StudyAttribution
+    verdicts: tuple[Verdict, ...]
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,7 @@ class Analysis:
     verdicts: tuple[Verdict, ...]
     controls: tuple[ControlResult, ...]
     report: Path
+    search: Search | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +151,17 @@ def open_study(config: StudyConfig) -> Study:
     used = list(dict.fromkeys(trial.query for trial in every))
     with nothing_left_if_refused(config):
         cells = prepare(config.data, used, config.directory / "counts")
+        if config.space.design == "search":
+            begun = search.begin(config, cells, queries)
+            return Study(config, queries, cells, begun.plan, begun)
         return Study(config, queries, cells, plan(config, cells, queries))
+
+
+def most_of(study: Study) -> Study:
+    """Return a study with all that it can come to train: of a search, candidates are made up for that."""
+    if study.search is None:
+        return study
+    return replace(study, plan=search.most(study.config, study.queries, study.search.conditions))
 
 
 @contextmanager
@@ -191,7 +208,7 @@ def run(config: StudyConfig, show: Show, command: str = "") -> Outcome:
 def _run(config: StudyConfig, show: Show, command: str) -> Outcome:
     start = time.perf_counter()
     study = open_study(config)
-    with _alone(config):
+    with alone(config):
         for name in ("trials", "stages"):
             files.tidy(config.directory / name)
         # Another command may prepare the cells of this study just now, without its lock.
@@ -202,16 +219,26 @@ def _run(config: StudyConfig, show: Show, command: str) -> Outcome:
         _warn_of_other_versions(before)
         # Ray first: what does not fit the cluster is refused before MLflow hears of it.
         workers = sweep.cluster(config.resources) if missing else nullcontext()
-        with workers, tracking.Projection(config, study.plan, study.cells) as projection:
+        account = Account(len(before), 0, len(keys), stages_total=len(missing), steps_total=_steps(missing))
+        with (
+            workers,
+            tracking.Projection(config, study.plan, study.cells) as projection,
+            kept(config.directory, command, account) as tell,
+        ):
             files.write(config.directory / "config.yaml", yaml.safe_dump(dump(config), sort_keys=False).encode())
             for result in before.values():
                 projection.project(result)
-            if missing:
-                _sweep(study, missing, projection, len(before), show)
+            while missing:
+                account = _sweep(study, missing, projection, account, _both(tell, show))
+                study, missing, account = _further(study, account)
+                if missing:
+                    projection.extend(study.plan)
             _fit(study, before, projection)
             analysis = analyse(study, command)
             projection.attach([config.directory / "config.yaml", analysis.report, *_tables(config)])
-    done = len(analysis.results) + len(analysis.beside)
+            done = len(analysis.results) + len(analysis.beside)
+            keys = list(study.plan.every)
+            tell(replace(account, done=done, failed=len(analysis.failures), total=len(keys), stages_running=0))
     waiting = len(keys) - done - len(analysis.failures)
     seconds = time.perf_counter() - start
     return Outcome(len(before), done - len(before), analysis.failures, waiting, seconds, analysis, projection.behind)
@@ -226,31 +253,21 @@ def _fit(study: Study, before: Mapping[str, Result], projection: tracking.Projec
             projection.project(found[0])
 
 
-def _sweep(study: Study, missing: Sequence[Stage], projection: tracking.Projection, already: int, show: Show) -> None:
-    """Train the missing stages; project each trial as it ends; remember what failed."""
+def _sweep(
+    study: Study, missing: Sequence[Stage], projection: tracking.Projection, first: Account, show: Show
+) -> Account:
+    """Train the missing stages; project each trial as it ends; remember what failed; return the last account."""
     directory = study.config.directory
-    total_steps = sum(stage.length for stage in missing)
 
     def finished(stage: Stage) -> None:
         for result in results.read_all(directory, stage.trials.values()).values():
             projection.project(result)
 
     def progress(tree: sweep.Tree) -> None:
-        done = [stage for stage in tree.stages if tree.state[stage.key] == "done"]
-        failed = [stage for stage in tree.stages if tree.state[stage.key] in ("failed", "blocked")]
-        show(
-            Account(
-                done=already + sum(len(stage.trials) for stage in done),
-                failed=sum(len(stage.trials) for stage in failed),
-                total=len(study.plan.every),
-                stages_done=len(done),
-                stages_running=tree.count("running"),
-                stages_failed=len(failed),
-                stages_total=len(tree.stages),
-                steps_done=sum(stage.length for stage in done),
-                steps_total=total_steps,
-            )
-        )
+        try:
+            show(_account(tree, first))
+        except files.WritingError as error:
+            tree.unwritten = tree.unwritten or str(error)
 
     tree = sweep.run(missing, study.cells, directory, study.config.resources, finished, progress)
     for stage in tree.stages:
@@ -262,6 +279,78 @@ def _sweep(study: Study, missing: Sequence[Stage], projection: tracking.Projecti
                 projection.project_failure(key, tree.reasons[stage.key])
     if tree.unwritten:
         raise files.WritingError(tree.unwritten)
+    return _account(tree, first)
+
+
+def _further(study: Study, account: Account) -> tuple[Study, tuple[Stage, ...], Account]:
+    """Return what a search trains after a sweep, with the account to go on from; nothing if it was interrupted."""
+    if study.search is None:
+        return study, (), account
+    conditions, recall = study.search.conditions, study.search.recall
+    found = search.follow(study.config, study.queries, conditions, recall)
+    study = replace(study, plan=found.plan, search=found)
+    if account.stages_done + account.stages_failed < account.stages_total:
+        return study, (), account
+    # What failed has been tried in this run.
+    settled = {key for key in study.plan.every if recall(key) is not None}
+    missing = study.plan.missing(settled, results.kept_states(study.config.directory, study.plan))
+    stages, steps = account.stages_total + len(missing), account.steps_total + _steps(missing)
+    return study, missing, replace(account, total=len(study.plan.every), stages_total=stages, steps_total=steps)
+
+
+def _both(first: Show, second: Show) -> Show:
+    def show(account: Account) -> None:
+        first(account)
+        second(account)
+
+    return show
+
+
+def _account(tree: sweep.Tree, first: Account) -> Account:
+    """How far a sweep is, from the account that it began with."""
+    done = [stage for stage in tree.stages if tree.state[stage.key] == "done"]
+    failed = [stage for stage in tree.stages if tree.state[stage.key] in ("failed", "blocked")]
+    return replace(
+        first,
+        done=first.done + sum(len(stage.trials) for stage in done),
+        failed=first.failed + sum(len(stage.trials) for stage in failed),
+        stages_done=first.stages_done + len(done),
+        stages_running=tree.count("running"),
+        stages_failed=first.stages_failed + len(failed),
+        steps_done=first.steps_done + _steps(done),
+    )
+
+
+def _steps(stages: Sequence[Stage]) -> int:
+    return sum(stage.length for stage in stages)
+
+
+def read_finished(study: Study) -> Finished:
+    """Read what is finished of a study, and why trials failed."""
+    directory, plan = study.config.directory, study.plan
+    every = results.read_all(directory, plan.every)
+    failures = results.read_failures(directory, [key for key in plan.every if key not in every])
+    found = {trial.key: every[trial.key] for trial in plan.trials if trial.key in every}
+    return Finished(found, {key: result for key, result in every.items() if key not in found}, failures)
+
+
+def explain(study: Study, done: Finished, outcomes: Sequence[str]) -> Attributed | None:
+    """Attribute some outcomes over the whole replicates, and judge them; None where no replicate is whole.
+
+    Raises
+    ------
+    InputError
+        If the study is a search.
+    """
+    if study.search is not None:
+        raise InputError(NOT_EXPLAINED)
+    used = _of_whole_replicates(study.plan, done.results, done.failures_of(study.plan))
+    if not used:
+        return None
+    counts = results.counts(study.plan, used, outcomes)
+    attribution = attribute_study(counts, study.plan.factors, _strata(study))
+    cost = _replicate_cost(study)
+    return Attributed(counts, attribution, tuple(verdict(attribution, outcome, cost) for outcome in outcomes))
 
 
 def analyse(study: Study, command: str = "") -> Analysis:
@@ -270,24 +359,20 @@ def analyse(study: Study, command: str = "") -> Analysis:
     Replicates that are still being trained are left out, so that what was stopped is a smaller balanced study; trials
     that failed stay missing, and attribution says what follows.
     """
+    if study.search is not None:
+        return _analyse_search(study, study.search, command)
     config = study.config
-    every = results.read_all(config.directory, study.plan.every)
-    found = {trial.key: every[trial.key] for trial in study.plan.trials if trial.key in every}
-    beside = {key: result for key, result in every.items() if key not in found}
-    failed = results.read_failures(config.directory, [key for key in study.plan.every if key not in every])
-    failures = {key: reason for key, reason in failed.items() if key in study.plan.trial}
-    used = _of_whole_replicates(study.plan, found, failures)
+    done = read_finished(study)
+    found, failures = done.results, done.failures_of(study.plan)
     table = results.table(study.plan, found)
     frames = {"trials": table, "probes": results.probes(study.plan, found)}
-    attribution: StudyAttribution | None = None
-    verdicts: tuple[Verdict, ...] = ()
-    if used:
-        counts = results.counts(study.plan, used, config.outcomes)
-        attribution = attribute_study(counts, study.plan.factors, _strata(study))
-        verdicts = tuple(verdict(attribution, outcome, _replicate_cost(study)) for outcome in config.outcomes)
-        frames |= {"counts": counts, **attribution.to_frames(), "verdicts": verdict_frame(verdicts)}
+    attributed = explain(study, done, config.outcomes)
+    attribution, verdicts = (attributed.attribution, attributed.verdicts) if attributed else (None, ())
+    if attributed:
+        frames |= {"counts": attributed.counts, **attributed.attribution.to_frames()}
+        frames |= {"verdicts": verdict_frame(verdicts)}
     read = partial(results.read_predictions, config.directory)
-    controls = judge(study.plan, every, failed, read, study.cells)
+    controls = judge(study.plan, {**found, **done.beside}, done.failures, read, study.cells)
     frames |= control_frames(controls) if controls else {}
     flips = find_flips(study.plan, found, read, next(iter(study.cells.values())))
     frames |= flips.frames() if flips else {}
@@ -295,7 +380,7 @@ def analyse(study: Study, command: str = "") -> Analysis:
     frames |= {"matching": matched} if len(matched) else {}
     for name, frame in frames.items():
         files.write(config.directory / "tables" / f"{name}.csv", frame.to_csv(index=False).encode())
-    checks = check(config, tuple(study.cells)).tables()
+    checks = check(config, tuple(study.cells))
     page = report.render(
         config,
         study.plan,
@@ -312,7 +397,20 @@ def analyse(study: Study, command: str = "") -> Analysis:
     )
     path = config.directory / "report.html"
     files.write(path, page.encode())
-    return Analysis(found, beside, failed, table, attribution, verdicts, controls, path)
+    return Analysis(found, done.beside, done.failures, table, attribution, verdicts, controls, path)
+
+
+def _analyse_search(study: Study, found: Search, command: str) -> Analysis:
+    """Write tables and report of a search: its candidates and its confirmation, and no shares."""
+    config, done = study.config, read_finished(study)
+    table = results.table(study.plan, done.results)
+    for name, frame in {"trials": table, "probes": results.probes(study.plan, done.results), **found.frames()}.items():
+        files.write(config.directory / "tables" / f"{name}.csv", frame.to_csv(index=False).encode())
+    checks = check(config, tuple(study.cells))
+    page = report.render_search(config, study.plan, done.results, found, study.cells, checks, done.failures, command)
+    path = config.directory / "report.html"
+    files.write(path, page.encode())
+    return Analysis(done.results, {}, done.failures, table, None, (), (), path, found)
 
 
 def report_of(study: Study, command: str = "") -> Analysis:
@@ -354,6 +452,8 @@ def expect(study: Study, pilot: str | None) -> Precision:
         if not path.is_file():
             raise InputError(f"--pilot {pilot}: there is no {path}. Name a study that has been run.")
         earlier = open_study(load(path))
+        if earlier.search is not None:
+            raise InputError(f"--pilot {pilot}: {NOT_EXPLAINED}")
     found = _earlier_chance(earlier)
     if found is not None:
         assumptions = assumptions_from(found)
@@ -406,7 +506,7 @@ def verdict_frame(verdicts: Sequence[Verdict]) -> pd.DataFrame:
 
 
 def whole_results(study: Study) -> dict[str, Result]:
-    """Return the results of the replicates in which every trial is finished.
+    """Return the results of the replicates in which every trial is finished; of a search, every result.
 
     Raises
     ------
@@ -414,6 +514,8 @@ def whole_results(study: Study) -> dict[str, Result]:
         If there is none.
     """
     found = results.read_all(study.config.directory, [trial.key for trial in study.plan.trials])
+    if study.search is not None:
+        return found
     used = _of_whole_replicates(study.plan, found, {})
     if not used:
         raise InputError(
@@ -441,7 +543,7 @@ def sync(config: StudyConfig) -> int:
     found = results.read_all(config.directory, study.plan.every)
     failures = results.read_failures(config.directory, [key for key in study.plan.every if key not in found])
     present = [config.directory / name for name in ("config.yaml", "report.html")]
-    with _alone(config), tracking.Projection(config, study.plan, study.cells) as projection:
+    with alone(config), tracking.Projection(config, study.plan, study.cells) as projection:
         for result in found.values():
             projection.project(result)
         for key, reason in failures.items():
@@ -464,32 +566,3 @@ def _warn_of_other_versions(found: Mapping[str, Result]) -> None:
     differ = sorted({name for r in found.values() for name, value in r.made_with.items() if now.get(name) != value})
     if differ:
         log.warning("earlier trials of this study were made with other versions of: %s", ", ".join(differ))
-
-
-@contextmanager
-def _alone(config: StudyConfig) -> Iterator[None]:
-    """Hold the lock of a study; the operating system frees it however the process ends."""
-    path = config.directory / "lock"
-    new = not path.exists()
-    with files.explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise InputError(
-                f"study {config.name!r} is being run already, by {file.read().strip() or 'another process'}. "
-                "Wait for it, or give this one another name with 'name=...'."
-            ) from None
-        with files.explained(path):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {os.uname().nodename}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-            file.flush()
-        try:
-            yield
-        except InputError:
-            if new:
-                path.unlink()
-            raise

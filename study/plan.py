@@ -206,16 +206,23 @@ def plan(config: StudyConfig, prepared: Mapping[str, Cells], queries: Sequence[s
     """
     trials = trials_of(config, queries)
     conditions = Conditions(config, prepared, trials)
+    made = merge(factors_of(config.space, queries), trials, conditions, controls_of(config, queries))
+    refuse_twice(made.trials)
+    return made
+
+
+def merge(
+    factors: tuple[Factor, ...], trials: Sequence[Trial], conditions: Conditions, beside: Sequence[Trial] = ()
+) -> Plan:
+    """Merge trials of the table, and of controls beside it, into stages."""
     stages: dict[str, Stage] = {}
-    planned = [_plan_trial(trial, conditions, stages) for trial in trials]
-    _refuse_twice(planned)
-    controls = _plan_controls(controls_of(config, queries), conditions, stages)
-    factors = factors_of(config.space, queries)
+    planned = [plan_trial(trial, conditions, stages) for trial in trials]
+    controls = _plan_controls(beside, conditions, stages)
     notes = audit(factors, trials, conditions)
     return Plan(factors, tuple(planned), in_order(tuple(stages.values())), conditions.folds, notes, tuple(controls))
 
 
-def _plan_trial(trial: Trial, conditions: Conditions, stages: dict[str, Stage]) -> PlannedTrial:
+def plan_trial(trial: Trial, conditions: Conditions, stages: dict[str, Stage]) -> PlannedTrial:
     """Find the chain of stages of one trial and add what is new of it to the stages."""
     settings, replicate = trial.settings, trial.replicate
     condition, trained_on = conditions.of(trial), conditions.trained_on(trial)
@@ -270,7 +277,7 @@ def _plan_controls(trials: Sequence[Trial], conditions: Conditions, stages: dict
             if size == 0:
                 raise InputError("space.controls: 'self' imitates the size of the base trial's query, which is 'none'.")
             trial = replace(trial, settings=trial.settings.model_copy(update={"query_cells": size, "query_draw": 0}))
-        planned.append((_plan_logistic if trial.control == "logistic" else _plan_trial)(trial, conditions, stages))
+        planned.append((_plan_logistic if trial.control == "logistic" else plan_trial)(trial, conditions, stages))
     return planned
 
 
@@ -281,7 +288,8 @@ def _plan_logistic(trial: Trial, conditions: Conditions, stages: dict[str, Stage
     return PlannedTrial(key, trial, alone, (), 0)
 
 
-def _refuse_twice(planned: Sequence[PlannedTrial]) -> None:
+def refuse_twice(planned: Sequence[PlannedTrial]) -> None:
+    """Raise `InputError` if two trials of the table are the same."""
     first: dict[str, PlannedTrial] = {}
     for trial in planned:
         twin = first.setdefault(trial.key, trial)

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from study import recorded
 from study.anova import CAUSES, CHANCE
 from study.cells import Cells
+from study.check import DataReport
 from study.config import StudyConfig, dump
 from study.controls import FAIL, ControlResult
 from study.controls import frames as control_frames
@@ -32,6 +33,7 @@ from study.figures import (
     chart_data,
     class_label,
     condition_label,
+    data_chart,
     flip_chart,
     flip_tables,
     outcome_label,
@@ -45,11 +47,13 @@ from study.flips import Flips
 from study.plan import Plan
 from study.random_design import OTHER
 from study.results import Result
+from study.search import NOT_EXPLAINED, Search
 from study.verdict import TradeOff, Verdict, phrase
 
 # What fits on a page; the tables beside it hold everything.
 MOST_ROWS = 100
 MOST_FAILURES = 20
+MOST_NOTES = 6
 MOST_NAMED = 3
 GROUPS = {
     "data": "data",
@@ -67,7 +71,7 @@ def render(
     attribution: StudyAttribution | None,
     verdicts: Sequence[Verdict],
     cells: Mapping[str, Cells],
-    checks: Sequence[tuple[str, pd.DataFrame]],
+    checks: DataReport | None,
     failures: Mapping[str, str],
     command: str = "",
     controls: Sequence[ControlResult] = (),
@@ -91,7 +95,7 @@ def render(
     cells
         Prepared cells by query.
     checks
-        Titled tables of the data check.
+        What the data check found; None where it was not made.
     failures
         Reasons of failed trials by key.
     command
@@ -103,17 +107,13 @@ def render(
     matched
         How much queries differ as they are, and matched in size or depth.
     """
-    # Undefined names are errors, and everything that the template writes is escaped unless it says otherwise.
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":"), "ensure_ascii": False}
-    environment.filters["cell"] = _cell
-    template = environment.from_string(resources.files("study").joinpath("report.html.j2").read_text("utf-8"))
     outcomes = list(config.outcomes)
     data = chart_data(plan, results, attribution, outcomes)
     data["map"] = trial_map(plan, results, failures)
     audit, data["draws"] = recorded.schedules(plan, results)
     data["flips"] = flip_chart(flips)
-    return template.render(
+    data["data"] = data_chart(checks)
+    return _template("report.html.j2").render(
         name=config.name,
         plotly=Markup(get_plotlyjs()),
         data=data,
@@ -139,7 +139,48 @@ def render(
         provenance=_provenance(config, plan, results, command),
         group_names=GROUPS,
         most_rows=MOST_ROWS,
+        most_notes=MOST_NOTES,
     )
+
+
+def render_search(
+    config: StudyConfig,
+    plan: Plan,
+    results: Mapping[str, Result],
+    search: Search,
+    cells: Mapping[str, Cells],
+    checks: DataReport,
+    failures: Mapping[str, str],
+    command: str = "",
+) -> str:
+    """Return the report of a search as one HTML page: candidates and confirmation. Parameters as in `render`."""
+    return _template("search.html.j2").render(
+        name=config.name,
+        facts=_facts(plan, results, failures, cells),
+        sentence=search.sentence,
+        refusal=NOT_EXPLAINED,
+        confirmation=search.confirmation.to_frame() if search.confirmation else None,
+        candidates=search.table(),
+        points=[
+            (at, one.recall, one.state, f"{point_label(one.levels)}: {one.recall:.3f}, {one.state}")
+            for at, one in enumerate(search.candidates)
+            if one.groups
+        ],
+        notes=(*plan.notes, *recorded.audit(plan, results)),
+        checks=checks,
+        factors=_factors(config, plan),
+        failed=_failed(plan, failures),
+        provenance=_provenance(config, plan, results, command),
+        most_rows=MOST_ROWS,
+    )
+
+
+def _template(name: str) -> Template:
+    """Undefined names are errors, and everything that the template writes is escaped unless it says otherwise."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":"), "ensure_ascii": False}
+    environment.filters["cell"] = _cell
+    return environment.from_string(resources.files("study").joinpath(name).read_text("utf-8"))
 
 
 def _facts(plan: Plan, results: Mapping[str, Result], failures: Mapping[str, str], cells: Mapping[str, Cells]) -> Json:

@@ -13,6 +13,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
+import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
@@ -32,17 +34,18 @@ from study.evaluate import MACRO, OVERALL
 from study.plan import Plan
 
 log = logging.getLogger(__name__)
-PACKAGES = ("scvi-tools", "torch", "lightning", "anndata", "numpy", "scipy", "ray", "mlflow", "scanvi-study")
+PACKAGES = ("scvi-tools", "torch", "lightning", "anndata", "numpy", "scipy", "ray", "optuna", "mlflow", "scanvi-study")
+MEASURES = ("recall", "precision", "f1", "support")  # of a class
 State = dict[str, torch.Tensor]
 
 
 @cache
 def versions() -> dict[str, str]:
     """Return package versions and the git revision that results are made with."""
-    git = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
-    revision = git.stdout.strip() if git.returncode == 0 else "none"
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    # A container has no git.
+    git = subprocess.run(command, capture_output=True, text=True, check=False) if shutil.which("git") else None
+    revision = git.stdout.strip() if git and git.returncode == 0 else "none"
     return {**{name: version(name) for name in PACKAGES}, "git": revision}
 
 
@@ -216,6 +219,24 @@ def probes(plan: Plan, results: Mapping[str, Result]) -> pd.DataFrame:
             by_class = value if isinstance(value, Mapping) else {"": value}
             where = _where(plan, planned.key) | {"probe": name}
             rows += [{**where, "class_name": one, "value": float(number)} for one, number in by_class.items()]
+    return pd.DataFrame(rows)
+
+
+def recalls(plan: Plan, results: Mapping[str, Result]) -> pd.DataFrame:
+    """Return one row per finished trial of the table, part and true class: recall, precision, f1, support.
+
+    `part` is ``heldout``, ``train`` or ``query`` (where truth is known). What is undefined is NaN.
+    """
+    rows = []
+    for planned in plan.trials:
+        result = results.get(planned.key)
+        if result is None:
+            continue
+        for part in result.confusion:
+            where = _where(plan, planned.key) | {"part": part}
+            for name in result.truth_classes if part == "query" else result.classes:
+                found = {one: result.metrics.get(f"{part}/{one}/{name}", math.nan) for one in MEASURES}
+                rows.append({**where, "class_name": name, **found})
     return pd.DataFrame(rows)
 
 

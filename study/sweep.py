@@ -321,6 +321,7 @@ def run(
                     name="sweep",
                     storage_path=str(scratch),
                     verbose=0,
+                    progress_reporter=tune.CLIReporter(),  # says nothing; in a notebook another one would show itself
                     callbacks=[_Listener(searcher, later, scratch, resources.stage_minutes)],
                     failure_config=tune.FailureConfig(max_failures=0),
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

@@ -19,9 +19,10 @@ from rich.table import Table
 
 if TYPE_CHECKING:  # a terminal only reads what these make; importing them takes seconds
     from study.cost import Prediction
-    from study.pipeline import Account, Analysis, Outcome, Show, Study
+    from study.pipeline import Analysis, Outcome, Show, Study
     from study.plan import Plan
     from study.precision import Precision
+    from study.status import Account, Status
     from study.verdict import Verdict
 
 QUIET_SECONDS = 5.0
@@ -38,7 +39,8 @@ def show_frame(to: Console, title: str, frame: pd.DataFrame) -> None:
     table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold")
     for column in frame.columns:
         number = pd.api.types.is_numeric_dtype(frame[column]) and not pd.api.types.is_bool_dtype(frame[column])
-        table.add_column(escape(str(column)), justify="right" if number else "left")
+        # Names are told whole, on several lines if need be: twins are often called alike.
+        table.add_column(escape(str(column)), justify="right" if number else "left", overflow="fold")
     for row in frame.itertuples(index=False):
         table.add_row(*(_cell(value) for value in row))
     to.print(table)
@@ -81,17 +83,28 @@ def show_plan(to: Console, study: Study) -> None:
         kinds.setdefault(stage.kind, []).append(stage.epochs[-1])
     rows = [(kind, len(epochs), sum(epochs)) for kind, epochs in kinds.items()]
     show_frame(to, "stages, each trained once and shared", pd.DataFrame(rows, columns=["stage", "number", "epochs"]))
-    replicates = plan.replicates
-    beside = len(plan.every) - len(plan.trial)
     to.print(
-        f"{len(plan.trials)} trials = {len(plan.trials) // replicates} design points x {replicates} replicates"
-        f"{f', and {beside} trials of controls beside them' if plan.controls else ''}, "
-        f"in {len(plan.stages)} stages.\n"
+        f"{_size(study)} in {len(plan.stages)} stages.\n"
         f"Epochs: {plan.epochs_separate:,} if each trial trained alone, {plan.epochs_shared:,} shared "
         f"({plan.epochs_separate / plan.epochs_shared:.1f} times fewer; optimiser steps "
         f"{plan.steps_separate / plan.steps_shared:.1f} times)."
     )
     show_notes(to, "note", plan.notes)
+
+
+def _size(study: Study) -> str:
+    plan, space = study.plan, study.config.space
+    if study.search is not None:
+        return (
+            f"At most {len(plan.trials)} trials: {space.candidates} candidates x {space.replicates} replicates in all "
+            f"data conditions, then the winner and the default settings in {space.confirm} fresh ones. With made-up "
+            "candidates, none of them pruned, that is"
+        )
+    replicates, beside = plan.replicates, len(plan.every) - len(plan.trial)
+    return (
+        f"{len(plan.trials)} trials = {len(plan.trials) // replicates} design points x {replicates} replicates"
+        f"{f', and {beside} trials of controls beside them' if plan.controls else ''},"
+    )
 
 
 def show_precision(to: Console, study: Study, precision: Precision) -> None:
@@ -160,9 +173,15 @@ def show_outcome(to: Console, outcome: Outcome) -> None:
         to.print("        The results are whole; scanvi-study sync, with the same overrides, brings it up.")
     to.print("Runs:   scanvi-study ui     (MLflow, on this machine only)")
     if outcome.complete:
-        to.print("Next:   scanvi-study export, then scanvi-study transfer")
+        to.print("Next:   scanvi-study export, with the same overrides; then transfer, with what it writes")
     else:
         to.print("Next:   the same command again goes on from here")
+
+
+def show_status(to: Console, status: Status) -> None:
+    """Print how far a run is."""
+    for line in status.lines():
+        to.print(line, markup=False)
 
 
 def show_analysis(to: Console, analysis: Analysis) -> None:
@@ -183,6 +202,10 @@ def show_analysis(to: Console, analysis: Analysis) -> None:
     if analysis.controls:
         rows = [(control.control, control.outcome, control.found) for control in analysis.controls]
         show_frame(to, "controls", pd.DataFrame(rows, columns=["control", "outcome", "found"]))
+    if analysis.search is not None:
+        for name, frame in analysis.search.frames().items():
+            show_frame(to, name, frame)
+        to.print(f"{analysis.search.sentence}\n", markup=False)
     to.print(f"Report: {analysis.report}", markup=False)
 
 
@@ -204,6 +227,7 @@ def analysis_facts(analysis: Analysis) -> dict[str, object]:
         "report": str(analysis.report),
         "verdicts": {one.outcome: one.sentence for one in analysis.verdicts},
         "classes": classes,
+        **({"search": analysis.search.facts()} if analysis.search else {}),
         "controls": {one.control: {"outcome": one.outcome, "found": one.found} for one in analysis.controls},
     }
 
@@ -269,8 +293,8 @@ def _sentence(account: Account, passed: float) -> str:
 def _time(account: Account, passed: float) -> str:
     """Elapsed time, and what is left at the rate of optimiser steps so far."""
     text = f"{timedelta(seconds=round(passed))} passed"
-    if account.steps_done:
-        left = passed * (account.steps_total - account.steps_done) / account.steps_done
+    left = account.left(passed)
+    if left is not None:
         text += f", about {timedelta(seconds=round(left))} left"
     return text
 

@@ -40,6 +40,14 @@ log = logging.getLogger(__name__)
 PARAM_LIMIT = 6000
 SLUG_LIMIT = 150
 BATCH = 1000
+ALIAS = "best"
+# MLflow's pages would ask what kind of experiment this is; the note stands above the table of runs.
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": (
+        "Trials alone: `tags.kind = 'trial'`. Why they differ: report.html in the run with `tags.kind = 'study'`."
+    ),
+}
 # What MLflow and its stores raise: a gone server, a locked or full database, artifacts that cannot be written.
 REFUSED = (mlflow.exceptions.MlflowException, sqlite3.Error, OSError)
 PATIENCE = (
@@ -129,7 +137,7 @@ class Projection:
                 self.client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
         location = None if self.config.tracking.uri else (directory / "artifacts" / self.config.name).as_uri()
-        return str(self.client.create_experiment(self.config.name, artifact_location=location))
+        return str(self.client.create_experiment(self.config.name, artifact_location=location, tags=EXPERIMENT_TAGS))
 
     def _known_runs(self) -> dict[str, Any]:
         """Runs of trials and of controls by key; where a lost answer left several, the finished one counts."""
@@ -206,12 +214,15 @@ class Projection:
         for name, value in versions().items():
             self.client.set_tag(self.parent, f"version.{name}", value)
         self.client.log_dict(self.parent, dump(self.config), "config.json")
+        self._design()
+        names = sorted({name for cells in self.cells.values() for name in cells.truth_classes})
+        self.client.log_dict(self.parent, {slug(name): name for name in names}, "classes.json")
+
+    def _design(self) -> None:
         design = pd.DataFrame(
             [{**t.levels, "replicate": t.trial.replicate.index, "trial_key": t.key} for t in self.plan.trials]
         )
         self.client.log_text(self.parent, design.to_csv(index=False), "design.csv")
-        names = sorted({name for cells in self.cells.values() for name in cells.truth_classes})
-        self.client.log_dict(self.parent, {slug(name): name for name in names}, "classes.json")
 
     def _end(self, well: bool) -> None:
         for key, run in self.runs.items():
@@ -222,6 +233,11 @@ class Projection:
         complete = well and finished == len(self.plan.every)
         self.client.set_terminated(self.parent, "FINISHED" if complete else "FAILED")
 
+    def extend(self, plan: Plan) -> None:
+        """Take the plan of a search that has gone on."""
+        self.plan = plan
+        self._show(self._design)
+
     def attach(self, paths: Sequence[Path]) -> None:
         """Keep files (tables, the report) as artifacts of the parent run."""
         for path in paths:
@@ -229,21 +245,85 @@ class Projection:
 
     def project(self, result: Result) -> None:
         """Show one finished trial; nothing happens if it is shown already."""
-        self._show(partial(self._project, result))
+        self._show(partial(self._project, self.plan.every[result.key], result))
 
     def project_failure(self, key: str, reason: str) -> None:
         """Show a trial that failed, with the reason."""
-        self._show(partial(self._project_failure, key, reason))
+        self._show(partial(self._project_failure, self.plan.every[key], reason))
 
-    def _project(self, result: Result) -> None:
-        planned = self.plan.every[result.key]
-        run_id = self._open(planned)
+    def register(
+        self, settings: Mapping[str, Any], metrics: Mapping[str, float], why: str, files: Mapping[str, Path]
+    ) -> str:
+        """Put chosen settings, and what belongs to them, into the model registry, and let `ALIAS` be their version.
+
+        What is registered is a folder, not a flavour of MLflow: it holds no pickled code, and scvi-tools reads its
+        models. Equal files are one version, however often they are registered.
+
+        Parameters
+        ----------
+        settings
+            The chosen settings; they become params of a run with ``kind = 'export'``, which the version points at.
+        metrics
+            How they did.
+        why
+            Why they were chosen.
+        files
+            What to keep, by its path in the folder.
+
+        Returns
+        -------
+        The version.
+
+        Raises
+        ------
+        InputError
+            If MLflow refuses.
+        """
+        try:
+            return self._register(settings, metrics, why, files)
+        except REFUSED as error:
+            raise InputError(
+                f"tracking: MLflow at {uri_of(self.config)} did not register the settings ({_first_line(error)}). "
+                "best.yaml is written; register it again when MLflow can be used."
+            ) from error
+
+    def _register(
+        self, settings: Mapping[str, Any], metrics: Mapping[str, float], why: str, files: Mapping[str, Path]
+    ) -> str:
+        name = self.config.name
+        content = hashlib.sha256()
+        for path, file in sorted(files.items()):
+            content.update(f"{path}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+        digest = content.hexdigest()
+        if not self.client.search_registered_models(f"name = '{name}'"):
+            self.client.create_registered_model(name, description=f"The settings that hold up in the study {name}.")
+        known = self.client.search_model_versions(f"name = '{name}'")
+        version = next((one.version for one in known if one.tags.get("content") == digest), None)
+        if version is None:
+            tags = {"study": name, "kind": "export", "mlflow.parentRunId": self.parent}
+            run = self.client.create_run(self.experiment, tags=tags, run_name=f"chosen settings of {name}")
+            run_id = run.info.run_id
+            params = [Param(key, str(value)[:PARAM_LIMIT]) for key, value in _flat(settings).items()]
+            now = int(time.time() * 1000)
+            found = [Metric(key, value, now, 0) for key, value in metrics.items()]
+            self.client.log_batch(run_id, params=params, metrics=found)
+            for path, file in files.items():
+                self.client.log_artifact(run_id, str(file), str(Path("model", path).parent))
+            self.client.set_terminated(run_id)
+            made = self.client.create_model_version(
+                name, f"{run.info.artifact_uri}/model", run_id, tags={"content": digest}, description=why
+            )
+            version = made.version
+        self.client.set_registered_model_alias(name, ALIAS, version)
+        return str(version)
+
+    def _project(self, planned: PlannedTrial, result: Result) -> None:
+        when = int(result.finished * 1000)
+        run_id = self._open(planned, when - int(result.seconds * 1000))
         if run_id is None:
             return
-        when = int(result.finished * 1000)
-        params = {name: value for name, value in _flat(result.settings).items()}
-        params |= {"seed": result.seed, "fold": result.fold, "replicate": planned.trial.replicate.index}
-        params |= planned.levels
+        # Seed and fold are tags, so that what MLflow draws by itself are settings and data.
+        params = _flat(result.settings) | planned.levels
         metrics = [Metric(metric_name(name), value, when, 0) for name, value in result.metrics.items()]
         probes = {name: value for name, value in result.probes.items() if isinstance(value, int | float)}
         metrics += [Metric(f"schedule/{name}", float(value), when, 0) for name, value in probes.items()]
@@ -270,14 +350,14 @@ class Projection:
         self.client.set_terminated(run_id, RunStatus.to_string(RunStatus.FINISHED), end_time=when)
         self.runs[result.key] = self.client.get_run(run_id)
 
-    def _project_failure(self, key: str, reason: str) -> None:
-        run_id = self._open(self.plan.every[key])
+    def _project_failure(self, planned: PlannedTrial, reason: str) -> None:
+        run_id = self._open(planned)
         if run_id is not None:
             self.client.set_tag(run_id, "reason", reason[:PARAM_LIMIT])
             self.client.set_terminated(run_id, "FAILED")
-            self.runs[key] = self.client.get_run(run_id)
+            self.runs[planned.key] = self.client.get_run(run_id)
 
-    def _open(self, planned: PlannedTrial) -> str | None:
+    def _open(self, planned: PlannedTrial, began: int | None = None) -> str | None:
         """Return the run of a trial to write to: new, or what a kill or failure left; None if it is finished."""
         known = self.runs.get(planned.key)
         if known is not None:
@@ -291,6 +371,7 @@ class Projection:
             "config_hash": key_of(dump(planned.trial.settings))[:16],
             "seed": str(replicate.seed),
             "fold": str(replicate.fold),
+            "replicate": str(replicate.index),
             "mlflow.parentRunId": self.parent,
         }
         name = ", ".join(f"{name.split('.')[-1]}={level}" for name, level in planned.levels.items())
@@ -298,7 +379,7 @@ class Projection:
             tags["control"] = planned.trial.control
             name = f"control {planned.trial.control}, query={planned.condition.query}"
         name = f"{name}, replicate={replicate.index}"
-        run = self.client.create_run(self.experiment, tags=tags, run_name=name)
+        run = self.client.create_run(self.experiment, start_time=began, tags=tags, run_name=name)
         self.runs[planned.key] = run
         return str(run.info.run_id)
 
@@ -357,5 +438,7 @@ def serve(config: StudyConfig) -> None:
     print(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)", file=sys.stderr)
     # Nobody asks this server to run jobs, and a dozen processes would wait for some.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, *store]
+    # One person looks: four workers would take four times as long to start.
+    where = ["--host", "127.0.0.1", "--port", port, "--workers", "1"]
+    command = [sys.executable, "-m", "mlflow", "server", *where, *store]
     subprocess.run(command, env=environment, check=False)

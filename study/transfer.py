@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import umap
+import yaml
 from anndata import AnnData
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
 from study import files, train
 from study.cells import Cells
-from study.config import InputError, StudyConfig, nearest
+from study.config import InputError, StudyConfig, dump, nearest
 from study.data import UNLABELLED, query_names
 from study.split import Split
 from study.twins import prepare
@@ -45,13 +46,14 @@ def transfer(config: StudyConfig, name: str, cells: Cells, directory: Path, say:
     Returns
     -------
     The folder, with `scvi_model/`, `scanvi_model/`, `predictions.csv` (class probabilities, `max_value`, `max_column`),
-    `transfer.h5ad` (counts, labels, predictions, `X_scVI`, `X_scANVI`, `X_umap`), and the confusion matrices of the
-    reference, recall and precision, as CSV and PNG.
+    `transfer.h5ad` (counts, labels, predictions, `X_scVI`, `X_scANVI`, `X_umap`), the confusion matrices of the
+    reference, recall and precision, as CSV and PNG, and `config.yaml`.
     """
     cells = cells.first(config.query_cells)
     parts = _all_cells(cells, config.scvi.batch_size)
     folder = directory / name
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").unlink(missing_ok=True)
     kept: dict[str, npt.NDArray[np.float32]] = {}
     states: list[train.State] = []
     on = train.Hardware.of(config.resources)
@@ -75,6 +77,8 @@ def transfer(config: StudyConfig, name: str, cells: Cells, directory: Path, say:
         say(f"{name}: embedding and writing")
         kept["X_umap"] = umap.UMAP(random_state=0, n_jobs=1).fit_transform(kept["X_scANVI"])
     _write(folder, cells, kept)
+    # Last: a folder with it is whole, and these are the settings of its models.
+    files.write(folder / "config.yaml", yaml.safe_dump(dump(config), sort_keys=False, allow_unicode=True).encode())
     return folder
 
 

@@ -14,12 +14,13 @@ ORDER = (
     *("counts", "cells", "h5ad", "sources", "data", "twins", "check"),
     *("split", "condition", "audit", "schedule", "plan"),
     *("batches", "likelihood", "fast", "engine", "snapshot", "train"),
-    *("evaluate", "probes", "results", "timing", "stage"),
-    *("logistic", "controls"),
+    *("evaluate", "probes", "results", "calls", "timing", "stage"),
+    *("logistic", "controls", "candidates", "search"),
     *("flips", "matching", "overtime", "sweep", "cost", "matrices", "tracking"),
     *("anova", "intervals", "effects", "findings", "tables", "fallback", "decomposition", "random_design"),
     *("attribution", "precision", "verdict"),
-    *("figures", "recorded", "report", "pipeline", "export", "transfer", "terminal", "cli"),
+    *("figures", "recorded", "report", "status", "pipeline", "detach", "export"),
+    *("transfer", "plots", "terminal", "notebook", "cli"),
 )
 
 
@@ -43,11 +44,14 @@ def test_modules_import_only_what_comes_before(name: str) -> None:
     later = set(ORDER[ORDER.index(name) :])
     mine = {found.split(".")[1] for found in imports(HOUSE / f"{name}.py") if found.startswith("study.")}
     if name == "terminal":
-        assert mine <= {"cost", "pipeline", "plan", "precision", "verdict"}
+        assert mine <= {"cost", "pipeline", "plan", "precision", "status", "verdict"}
     assert not mine & later
 
 
-@pytest.mark.parametrize(("library", "door"), [("ray", {"sweep"}), ("mlflow", {"tracking"}), ("hydra", {"config"})])
+@pytest.mark.parametrize(
+    ("library", "door"),
+    [("ray", {"sweep"}), ("mlflow", {"tracking"}), ("hydra", {"config"}), ("optuna", {"candidates"})],
+)
 def test_each_library_has_one_door(library: str, door: set[str]) -> None:
     users = {path.stem for path in HOUSE.glob("*.py") if any(i.split(".")[0] == library for i in imports(path))}
     assert users == door

@@ -255,7 +255,7 @@ CASES = {
     "no dataset column, separate files that have one": Case(
         "plan data=combined", ("there is no data 'combined'", "Found: forum, pbmc68k, separate, simulated")
     ),
-    "a path that is missing": Case("plan data=forum", ("data.path", "Missing mandatory value")),
+    "a path that is missing": Case("plan data=forum", ("data.path is missing", "Give it")),
     # configuration
     "a misspelt key": Case("plan TOY scvi.max_epoch=3", ("scvi.max_epoch: is no known key", "'max_epochs'")),
     "a misspelt group": Case("plan TOY resources=gpu_nod", ("resources 'gpu_nod'", "Did you mean 'gpu_node'?")),

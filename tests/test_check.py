@@ -61,8 +61,11 @@ def test_odd_labels_are_named(toy, combined):
 def test_genes_without_counts_are_counted(toy, combined):
     counts = toy.X.toarray()
     counts[30:, 4] = 0
+    counts[:30, 5] = 0
     toy.X = sp.csr_matrix(counts)
-    assert check(combined(toy)).cells["genes without counts"].tolist() == [0, 1, 1]
+    cells = check(combined(toy)).cells
+    assert cells["genes without counts"].tolist() == [1, 1, 1]
+    assert cells["genes shared"].tolist() == [19, 18, 18]
 
 
 def test_unknown_truth_is_shown_as_such(toy, combined):

@@ -331,11 +331,11 @@ def test_the_report_shows_controls_and_warns_of_those_that_failed() -> None:
 @pytest.mark.parametrize(
     ("factors", "overrides", "words"),
     [
-        ("{query: {levels: [asis, none]}, scvi.n_latent: {levels: [4, 5]}}", [], "nested in the query (asis 431, none"),
+        ("{query: {levels: [asis, none]}, scvi.n_latent: {levels: [4, 5]}}", [], "in the query (asis: 431, none: 0"),
         ("{query_cells: {levels: [30, all]}, scvi.n_latent: {levels: [4, 5]}}", [], "An epoch has 2 to 5 optimiser"),
         ("{query_cells: {levels: [30, all]}, scvi.n_latent: {levels: [4, 5]}}", ["budget=steps"], "between conditions"),
         ("{scanvi.max_epochs: {levels: [10, 400]}}", [], "it ends at 0.03 to 1.00"),
-        ("{scvi.n_latent: {levels: [4, 5]}}", [], "Few held-out cells per replicate (CD14+ Monocyte 15,"),
+        ("{scvi.n_latent: {levels: [4, 5]}}", [], "Few held-out cells per replicate (CD14+ Monocyte: 15,"),
     ],
 )
 def test_the_audit_warns_before_launch(factors: str, overrides: list[str], words: str) -> None:

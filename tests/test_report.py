@@ -17,6 +17,7 @@ import scipy.sparse as sp
 from study import report, results
 from study.attribution import attribute_study
 from study.cells import Cells
+from study.check import DataReport
 from study.config import StudyConfig, compose, dump, validate
 from study.data import query_names
 from study.evaluate import evaluate
@@ -65,7 +66,7 @@ class Scene:
             "attribution": attribution,
             "verdicts": cards,
             "cells": self.cells,
-            "checks": [],
+            "checks": None,
             "failures": {},
         }
         return Page(report.render(**values | changes))
@@ -138,6 +139,18 @@ def scene(
     return Scene(config, planned, cells, found)
 
 
+def described(classes: Sequence[str] = ("B", "NK", "T"), queries: Sequence[str] = ("first", "second")) -> DataReport:
+    """Return what a check would say of some cells."""
+    parts = ["reference", *queries]
+    depth = {f"{what} {share}%": float(share * 40 + 2) for what in ("counts", "genes") for share in (25, 50, 75)}
+    cells = pd.DataFrame([{"name": part, "cells": 1234, **depth} for part in parts])
+    shares = {f"{part} share": [(at + 1) / len(classes) / 2 for at in range(len(classes))] for part in parts}
+    none = pd.DataFrame()
+    return DataReport(
+        (), (f"class {classes[0]!r} is small",), cells, pd.DataFrame({"class": classes, **shares}), none, none
+    )
+
+
 def _cells(classes: Sequence[str], per_class: int, seed: int) -> Cells:
     names = tuple(sorted(classes))
     labels = np.repeat(np.arange(len(names), dtype=np.int32), per_class)
@@ -189,7 +202,7 @@ def small() -> Scene:
 
 @pytest.fixture(scope="module")
 def page(small: Scene) -> Page:
-    return small.page(checks=[("Depth", pd.DataFrame({"query": ["first"], "median": [1234]}))])
+    return small.page(checks=described())
 
 
 def test_the_page_needs_no_network_and_is_the_same_again(small: Scene, page: Page) -> None:
@@ -284,9 +297,7 @@ def test_hostile_names_are_inert_and_kept(place: str) -> None:
     study = scene(**names, per_class=20, replicates=2)
     failed = next(iter(study.results))
     kept = {key: one for key, one in study.results.items() if key != failed}
-    shown = study.page(
-        results=kept, failures={failed: HOSTILE[0]}, checks=[(HOSTILE[0], pd.DataFrame({HOSTILE[1]: HOSTILE}))]
-    )
+    shown = study.page(results=kept, failures={failed: HOSTILE[0]}, checks=described(HOSTILE, HOSTILE))
     assert len(shown.scripts) == 3 and not {"b", "img", "iframe", "object"} & shown.tags
     assert "<script>alert" not in shown.text and "49<b>" not in shown.text and "</title>" not in shown.scripts[0]
     assert not any(
@@ -310,7 +321,7 @@ def test_names_reach_plotly_escaped_and_the_document_as_text_only(page: Page) ->
 
 
 def test_nothing_finished_yet_leaves_design_and_data(small: Scene) -> None:
-    shown = small.page(results={}, checks=[("Depth", pd.DataFrame({"query": ["first"]}))])
+    shown = small.page(results={}, checks=described())
     assert shown.says("No trial is finished yet") and shown.says("24 not run yet") and shown.says("Depth")
     places = {value for name, value in shown.attributes if name == "id"}
     assert "map" in places and "shares" not in places
@@ -349,6 +360,13 @@ def test_failed_and_missing_trials_are_told_apart(small: Scene) -> None:
     assert shown.says("1 failed: out of memory") and shown.says("replicate 2") and shown.says("1 not run yet")
 
 
+def test_depth_and_make_up_are_those_of_the_check(page: Page) -> None:
+    data = page.data["data"]
+    assert data["parts"] == ["reference", "first", "second"] and data["classes"] == ["B", "NK", "T"]
+    assert data["depth"]["genes"] == [[1002, 2002, 3002]] * 3
+    assert data["shares"][2] == [50, 50, 50] and page.says("class 'B' is small")
+
+
 def test_what_is_undefined_is_null_not_nan(small: Scene) -> None:
     broken = next(iter(small.results))
     metrics = {k: v for k, v in small.results[broken].metrics.items() if k != "train/precision/NK"}
@@ -359,7 +377,8 @@ def test_what_is_undefined_is_null_not_nan(small: Scene) -> None:
     assert shown.says("The trials were made with different versions")
 
 
-def test_sixty_classes_and_five_thousand_trials_stay_under_20_mb() -> None:
+def large() -> Scene:
+    """Return a study of 60 classes and 5,000 trials, whose results are 50 random ones again and again."""
     factors = {
         "query": {"levels": ["first", "second"]},
         "query_cells": {"levels": [20, 40, 60, 80, 100]},
@@ -371,22 +390,22 @@ def test_sixty_classes_and_five_thousand_trials_stay_under_20_mb() -> None:
     values["data"]["queries"] = {"first": {}, "second": {}}
     values["space"] |= {"factors": factors, "replicates": 5}
     config = validate(values)
-    cells = {name: _cells(classes, 6, seed) for seed, name in enumerate(("first", "second"))}
+    cells = {name: _cells(classes, 30, seed) for seed, name in enumerate(("first", "second"))}
     planned = plan(config, cells, query_names(config.data))
     one = cells["first"]
-    random = np.random.default_rng(0)
-    called = random.integers(60, size=one.n_reference + one.n_query)
-    some = _result("", one, evaluate(np.eye(60, dtype=np.float32)[called], one, split(one, 0, 3, 128)))
-    metrics = [
-        {name: float(value) for name, value in zip(some.metrics, random.random(len(some.metrics)), strict=True)}
-        for _ in range(50)
-    ]
-    found = {
-        trial.key: replace(some, key=trial.key, metrics=metrics[at % 50]) for at, trial in enumerate(planned.trials)
-    }
+    parts, random = split(one, 0, 3, 128), np.random.default_rng(0)
+    truth = np.concatenate([one.labels, one.truth])
+    some = []
+    for right in np.linspace(0.3, 0.9, 50):
+        called = np.where(random.random(truth.size) < right, truth, random.integers(60, size=truth.size))
+        some.append(_result("", one, evaluate(np.eye(60, dtype=np.float32)[called], one, parts)))
+    found = {trial.key: replace(some[at % 50], key=trial.key) for at, trial in enumerate(planned.trials)}
     assert len(found) == 5000
-    text = report.render(config, planned, found, None, [], cells, [], {})
-    assert len(text.encode()) < 20e6
+    return Scene(config, planned, cells, found)
+
+
+def test_sixty_classes_and_five_thousand_trials_stay_under_20_mb() -> None:
+    assert len(large().page(attribution=None).text.encode()) < 20e6
 
 
 def test_many_effects_are_cut_and_the_rest_is_named(small: Scene) -> None:

@@ -1,11 +1,12 @@
 """A folder of one's own with a tiny study: real cells, real training, small networks and few epochs."""
 
+import fcntl
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,9 @@ class Workplace:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "my-study"
         self.environment = {**os.environ, "HOME": str(folder), "RAY_TMPDIR": "/tmp", "COLUMNS": "120"}
-        self.call("init", str(self.folder), cwd=folder)
-        (self.folder / "search_spaces" / "tiny.yaml").write_text(TINY)
+        if not self.folder.is_dir():
+            self.call("init", str(self.folder), cwd=folder)
+            (self.folder / "search_spaces" / "tiny.yaml").write_text(TINY)
 
     def start(self, *words: str, cwd: Path | None = None) -> subprocess.Popen[str]:
         """Start a command in a process group of its own."""
@@ -93,11 +95,18 @@ def workplace(tmp_path: Path) -> Workplace:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
-    """One tiny study, run to its end without interruption; tests only read it."""
-    place = Workplace(tmp_path_factory.mktemp("finished"))
-    place.call("run", *SMALL)
-    yield place
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Workplace:
+    """One tiny study, run to its end without interruption, once for all workers; tests only read it."""
+    alone = worker_id == "master"
+    folder = tmp_path_factory.mktemp("finished") if alone else tmp_path_factory.getbasetemp().parent / "finished"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        place = Workplace(folder)
+        if not (folder / "done").exists():
+            place.call("run", *SMALL)
+            (folder / "done").touch()
+    return place
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Several nodes, shared GPUs and a lost node: real Ray nodes on this machine, though their GPUs are only counted.
 
-What is shown is placement, sharing and recovery. Stages ask for half a GPU and train on the CPU, which a configuration
-refuses; so the resources here are made without validation.
+What is shown is placement, sharing and recovery, with `resources=cluster`. Stages ask for half a GPU and train on the
+CPU, which a configuration refuses; so that is changed without validation.
 """
 
 import threading
@@ -16,7 +16,7 @@ from ray.cluster_utils import Cluster
 from study import config as configuration
 from study import pipeline as running
 from study import results, timing
-from study.config import Resources, StudyConfig
+from study.config import StudyConfig
 from study.stage import perform
 from study.train import Hardware
 
@@ -34,8 +34,9 @@ QUICK_HEALTH_CHECKS = {
 }
 
 
-def study_on(address: str, folder: Path) -> StudyConfig:
+def study_on(folder: Path) -> StudyConfig:
     small = [
+        "resources=cluster",
         "scvi.max_epochs=60",
         "scvi.n_hidden=16",
         "scvi.n_latent=4",
@@ -44,8 +45,9 @@ def study_on(address: str, folder: Path) -> StudyConfig:
     ]
     values = configuration.dump(configuration.compose([*small, f"tracking.directory={folder / 'mlruns'}"]))
     values["space"] |= {"factors": FACTORS, "replicates": 2}
-    shared = Resources.model_construct(accelerator="cpu", cpus=1, gpus=0.5, address=address)
-    return configuration.validate(values).model_copy(update={"resources": shared})
+    made = configuration.validate(values)
+    pretended = made.resources.model_copy(update={"accelerator": "cpu", "cpus": 1, "gpus": 0.5, "memory_gib": 0.5})
+    return made.model_copy(update={"resources": pretended})
 
 
 def test_a_cluster_shares_gpus_and_survives_a_lost_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +66,7 @@ def test_a_cluster_shares_gpus_and_survives_a_lost_node(tmp_path: Path, monkeypa
         cluster.add_node(num_cpus=4, num_gpus=1)  # two halves of a GPU: two stages at once, though four CPUs
         lost = cluster.add_node(num_cpus=1, num_gpus=1)
         cluster.wait_for_nodes()
-        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)  # resources.address=auto finds it there
 
         def lose() -> None:
             while not any(one["node"] == lost.node_id for one in told(seen)):
@@ -73,7 +75,7 @@ def test_a_cluster_shares_gpus_and_survives_a_lost_node(tmp_path: Path, monkeypa
 
         losing = threading.Thread(target=lose, daemon=True)
         losing.start()
-        config = study_on(cluster.address, tmp_path)
+        config = study_on(tmp_path)
         outcome = running.run(config, lambda account: None)
     finally:
         ray.shutdown()

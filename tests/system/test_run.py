@@ -3,14 +3,19 @@
 import json
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import anndata
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from mlflow import MlflowClient
+from scvi.model import SCANVI
 
 from study import results, timing
 
@@ -129,8 +134,13 @@ def test_sync_rebuilds_mlflow(finished: Workplace, tiny: Callable[..., list[str]
     assert sorted(Workplace.runs_in(tmp_path / "anew" / "mlflow.db")) == sorted(anew)
 
 
-def test_export_and_transfer(finished: Workplace, tiny: Callable[..., list[str]]) -> None:
-    finished.call("export", *tiny())
+def test_export_transfer_and_register(
+    finished: Workplace, tiny: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = tmp_path / "mlruns"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{registry / 'mlflow.db'}")
+    finished.call("export", *tiny(f"tracking.directory={registry}"), "--register")
+    assert registered(registry)[1] == {"best.yaml", "best.csv", "best.py"}
     best = finished.folder / "studies" / "pbmc68k-tiny" / "best.yaml"
     table = pd.read_csv(best.with_suffix(".csv"))
     assert table.chosen.sum() == 1
@@ -150,6 +160,26 @@ def test_export_and_transfer(finished: Workplace, tiny: Callable[..., list[str]]
     assert all(np.isclose(total, 1) or total == 0 for total in precision.sum(axis=0))
     for name in ("transfer.h5ad", "scvi_model/model.pt", "scanvi_model/model.pt", "confusion_recall.png"):
         assert (folder / name).stat().st_size > 1000
+    finished.call("export", *tiny(f"tracking.directory={registry}"), "--register")
+    kept, names = registered(registry)
+    assert {f"models/asis/{name}/model.pt" for name in ("scvi_model", "scanvi_model")} <= names
+    store = MlflowClient()
+    version = store.get_model_version_by_alias("pbmc68k-tiny", "best")
+    assert str(version.version) == "2"
+    run = store.get_run(version.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["scanvi.max_epochs"] == str(chosen["scanvi"]["max_epochs"])
+    cells = anndata.read_h5ad(folder / "transfer.h5ad")
+    model = SCANVI.load(str(kept / "models" / "asis" / "scanvi_model"), cells)
+    assert (model.predict() == soft.max_column).all()
+
+
+def registered(registry: Path) -> tuple[Path, set[str]]:
+    """Download what is registered as `best`; return the folder and the files in it."""
+    new = tempfile.mkdtemp(dir=registry)
+    to = Path(mlflow.artifacts.download_artifacts("models:/pbmc68k-tiny@best", dst_path=new))
+    assert yaml.safe_load((to / "best.yaml").read_text())["chosen"]["study"] == "pbmc68k-tiny"
+    return to, {str(path.relative_to(to)) for path in to.rglob("*") if path.is_file()}
 
 
 def test_the_exported_script_runs_as_it_is(finished: Workplace, tiny: Callable[..., list[str]]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .conftest import REPOSITORY, install
 
+
 def test_the_wheel_brings_all_it_needs(tmp_path: Path) -> None:
     installed, elsewhere = install(tmp_path / "wheel"), tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -26,3 +27,4 @@ def test_the_wheel_brings_all_it_needs(tmp_path: Path) -> None:
         path.relative_to(REPOSITORY) for top in ("conf", "search_spaces") for path in (REPOSITORY / top).rglob("*.yaml")
     }
     assert made == shipped
+    assert (installed / "study" / "py.typed").is_file(), "type checkers read the hints of an installed copy"
