@@ -140,7 +140,8 @@ def _lose_node(folder: Path, settings: list[str], moment: float) -> tuple[bool, 
     from ray.cluster_utils import Cluster
 
     from study.config import compose
-    from study.pipeline import Account, run
+    from study.pipeline import run
+    from study.status import Account
 
     os.chdir(folder)
     os.environ["HOME"] = str(folder)

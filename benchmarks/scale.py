@@ -134,7 +134,7 @@ def prepare(path: Path) -> dict[str, float]:
 def train(path: Path, workers: int) -> dict[str, Any]:
     """Train one epoch of both stages in as many workers at once; return the peak of each in bytes, and speeds."""
     from study import sweep, timing
-    from study.pipeline import open_study
+    from study.outline import open_study
 
     study = open_study(configuration_of(path, workers))
     everything = study.cells["query"].n_query

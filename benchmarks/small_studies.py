@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from study import config as configuration
-from study.pipeline import Analysis, analyse, open_study
+from study.analysis import Analysis, analyse
+from study.outline import open_study
 from study.results import kept_states
 from study.stage import perform
 from study.train import Hardware

@@ -29,7 +29,7 @@ from rich.table import Table
 
 from study import config as configuration
 from study import timing
-from study.pipeline import Study, open_study
+from study.outline import Study, open_study
 from study.results import read_all
 from study.split import split
 

@@ -78,7 +78,8 @@ def check(overrides: Overrides = None, as_json: Json = False) -> None:
 @app.command()
 def plan(overrides: Overrides = None, as_json: Json = False, pilot: Pilot = None, calibrate: Calibrate = False) -> None:
     """What a study will train and share, how long that takes, how sharp it will be. Trains nothing of it."""
-    from study.pipeline import expect, foresee, most_of, nothing_left_if_refused, open_study
+    from study.foresight import expect, foresee
+    from study.outline import most_of, nothing_left_if_refused, open_study
 
     config = configuration.compose(overrides or [])
     with nothing_left_if_refused(config):
@@ -142,7 +143,8 @@ def status(overrides: Overrides = None, as_json: Json = False) -> None:
 @app.command()
 def report(overrides: Overrides = None, as_json: Json = False) -> None:
     """Attribute what is finished so far and write the report again."""
-    from study.pipeline import nothing_left_if_refused, open_study, report_of
+    from study.analysis import report_of
+    from study.outline import nothing_left_if_refused, open_study
 
     config = configuration.compose(overrides or [])
     with nothing_left_if_refused(config):
@@ -155,8 +157,9 @@ def report(overrides: Overrides = None, as_json: Json = False) -> None:
 @app.command()
 def export(overrides: Overrides = None, registered: Registered = False) -> None:
     """Choose the settings whose worst condition is best; write best.yaml, the table, and a plain script."""
+    from study.analysis import whole_results
     from study.export import register, write
-    from study.pipeline import nothing_left_if_refused, open_study, whole_results
+    from study.outline import nothing_left_if_refused, open_study
 
     config = configuration.compose(overrides or [])
     with nothing_left_if_refused(config):
@@ -175,7 +178,7 @@ def export(overrides: Overrides = None, registered: Registered = False) -> None:
 @app.command()
 def transfer(overrides: Overrides = None, config: Config = None) -> None:
     """Transfer the labels with the settings of best.yaml (or any), on all labelled cells."""
-    from study.pipeline import nothing_left_if_refused
+    from study.outline import nothing_left_if_refused
     from study.transfer import transfer_all
 
     changes = overrides or []

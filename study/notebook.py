@@ -13,12 +13,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from rich.console import Console
 
-from study import calls, export, pipeline, plots, results, terminal
+from study import analysis, calls, export, outline, pipeline, plots, results, terminal
 from study import config as configuration
+from study.analysis import Attributed, Finished
 from study.config import InputError, Level, Outcome, StudyConfig, nearest
 from study.evaluate import MACRO
 from study.figures import class_label, outcome_label, word
-from study.pipeline import Attributed, Finished, Study
+from study.outline import Study
 from study.report import GROUPS
 from study.search import NOT_EXPLAINED
 from study.verdict import Verdict
@@ -173,7 +174,7 @@ class StudyResults:
         """
         _refuse_unknown("outcome", outcome, [one for one in get_args(Outcome) if one.split("/")[0] in self._parts])
         own = outcome in self.config.outcomes
-        found = self._whole(self._attributed if own else pipeline.explain(self.study, self.finished, [outcome]))
+        found = self._whole(self._attributed if own else analysis.explain(self.study, self.finished, [outcome]))
         (verdict,) = (one for one in found.verdicts if one.outcome == outcome)
         frames = {name: _of(frame, outcome) for name, frame in found.attribution.to_frames().items()}
         return Explanation(
@@ -188,7 +189,7 @@ class StudyResults:
         InputError
             If no replicate is whole.
         """
-        found = pipeline.whole_results(self.study)
+        found = analysis.whole_results(self.study)
         choice = export.choice_of(self.config, self.study.plan, found, self.study.search)
         settings = export.best_config(self.config, choice)["chosen"]["settings"]
         return Best(settings, choice.reason, choice.table)
@@ -293,7 +294,7 @@ class StudyResults:
     @cached_property
     def _attributed(self) -> Attributed | None:
         searched = self.study.search is not None
-        return None if searched else pipeline.explain(self.study, self.finished, self.config.outcomes)
+        return None if searched else analysis.explain(self.study, self.finished, self.config.outcomes)
 
     @cached_property
     def _frames(self) -> dict[str, pd.DataFrame]:
@@ -328,8 +329,8 @@ def load(name: str, root: str | Path = "studies") -> StudyResults:
             f"Found: {', '.join(known) or 'none'}. Say where they are with root=..."
         )
     # The folder may have been moved since it was written.
-    study = pipeline.open_study(configuration.load(path).model_copy(update={"root": Path(root)}))
-    return StudyResults(study, pipeline.read_finished(study))
+    study = outline.open_study(configuration.load(path).model_copy(update={"root": Path(root)}))
+    return StudyResults(study, analysis.read_finished(study))
 
 
 def run(config: StudyConfig | Sequence[str] = ()) -> StudyResults:

@@ -18,8 +18,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 if TYPE_CHECKING:  # a terminal only reads what these make; importing them takes seconds
+    from study.analysis import Analysis
     from study.cost import Prediction
-    from study.pipeline import Analysis, Outcome, Show, Study
+    from study.outline import Study
+    from study.pipeline import Outcome, Show
     from study.plan import Plan
     from study.precision import Precision
     from study.status import Account, Status

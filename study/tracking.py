@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import sqlite3
 import subprocess
 import sys
@@ -35,10 +34,10 @@ from study.config import InputError, StudyConfig, dump
 from study.design import key_of
 from study.plan import Plan, PlannedTrial
 from study.results import Result, versions
+from study.slug import metric_name, slug
 
 log = logging.getLogger(__name__)
 PARAM_LIMIT = 6000
-SLUG_LIMIT = 150
 BATCH = 1000
 ALIAS = "best"
 # MLflow's pages would ask what kind of experiment this is; the note stands above the table of runs.
@@ -55,30 +54,6 @@ PATIENCE = (
 )
 # MLflow would try for four minutes to reach a server, and wait two for each answer.
 BOUNDS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
-
-
-def slug(name: str) -> str:
-    """Return a class name as MLflow allows it in a metric name; `unslug` gives it back.
-
-    MLflow allows letters, digits, `_`, `-`, `.`, space, `:` and `/`. Every other character, `:` and `/` themselves, and
-    dots and spaces that would not survive as part of a path become ``:HEX:``. Names that get too long are cut and end
-    in a hash; those alone cannot be turned back (the parent run's classes.json lists them).
-    """
-    safe = re.sub(r"[^\w\- .]|^[. ]|[. ]$|\.(?=\.)", lambda found: f":{ord(found[0]):X}:", name)
-    if len(safe) <= SLUG_LIMIT:
-        return safe
-    return f"{safe[: SLUG_LIMIT - 20]}:h{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-
-
-def unslug(text: str) -> str:
-    """Return the class name that `slug` made a text of."""
-    return re.sub(r":([0-9A-F]+):", lambda found: chr(int(found[1], 16)), text)
-
-
-def metric_name(name: str) -> str:
-    """Return a metric such as ``heldout/recall/CD4+ T`` with its class as a slug."""
-    part, metric, *label = name.split("/", 2)
-    return "/".join([part, metric, *map(slug, label)])
 
 
 def uri_of(config: StudyConfig) -> str:

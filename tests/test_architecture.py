@@ -16,10 +16,11 @@ ORDER = (
     *("batches", "likelihood", "fast", "engine", "snapshot", "train"),
     *("evaluate", "probes", "results", "calls", "timing", "stage"),
     *("logistic", "controls", "candidates", "search"),
-    *("flips", "matching", "overtime", "sweep", "cost", "matrices", "tracking"),
+    *("flips", "matching", "overtime", "sweep", "cost", "matrices", "slug", "tracking"),
     *("anova", "intervals", "effects", "findings", "tables", "fallback", "decomposition", "random_design"),
     *("attribution", "precision", "verdict"),
-    *("figures", "recorded", "report", "status", "pipeline", "detach", "export"),
+    *("figures", "recorded", "report", "outline", "analysis", "foresight"),
+    *("status", "pipeline", "detach", "export"),
     *("transfer", "plots", "terminal", "notebook", "cli"),
 )
 
@@ -44,7 +45,7 @@ def test_modules_import_only_what_comes_before(name: str) -> None:
     later = set(ORDER[ORDER.index(name) :])
     mine = {found.split(".")[1] for found in imports(HOUSE / f"{name}.py") if found.startswith("study.")}
     if name == "terminal":
-        assert mine <= {"cost", "pipeline", "plan", "precision", "status", "verdict"}
+        assert mine <= {"analysis", "cost", "outline", "pipeline", "plan", "precision", "status", "verdict"}
     assert not mine & later
 
 

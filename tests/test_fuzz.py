@@ -25,7 +25,7 @@ from study.data import query_names
 from study.design import Factor, replicates_of, trials_of
 from study.findings import Attribution
 from study.plan import plan, strata
-from study.tracking import metric_name, slug, unslug
+from study.slug import metric_name, slug, unslug
 from study.twins import prepare
 
 

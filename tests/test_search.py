@@ -12,6 +12,7 @@ from markupsafe import escape
 from scipy import stats
 
 from study import candidates
+from study.analysis import explain, read_finished
 from study.candidates import AT_ONCE, Candidate, Group, replay
 from study.check import check
 from study.condition import Conditions
@@ -19,7 +20,7 @@ from study.config import InputError, StudyConfig
 from study.data import query_names
 from study.design import Levels, default_of, fresh_of, replicates_of, trials_of
 from study.export import best_config, choose_found
-from study.pipeline import Study, explain, read_finished
+from study.outline import Study
 from study.report import render_search
 from study.search import NOT_EXPLAINED, Search, compare, follow
 

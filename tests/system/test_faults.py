@@ -15,7 +15,7 @@ import pytest
 
 from study import config as configuration
 from study import results
-from study.pipeline import open_study
+from study.outline import open_study
 from study.tracking import Projection
 
 from .conftest import SMALL, Workplace, kill_group

@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from study import results
-from study.tracking import metric_name
+from study.slug import metric_name
 
 from .conftest import REPOSITORY, Workplace, kill_group
 from .test_faults import answers

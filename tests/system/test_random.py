@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from study import config as configuration
-from study.pipeline import analyse, open_study
+from study.analysis import analyse
+from study.outline import open_study
 from study.stage import perform
 from study.train import Hardware
 

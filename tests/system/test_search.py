@@ -8,7 +8,7 @@ from study import config as configuration
 from study import notebook, results
 from study.config import InputError
 from study.export import write
-from study.pipeline import Study, most_of, open_study
+from study.outline import Study, most_of, open_study
 from study.stage import perform
 from study.train import Hardware
 

@@ -1,0 +1,32 @@
+"""Names of classes as MLflow allows them in names of metrics: reversible, and no two alike."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+SLUG_LIMIT = 150  # characters
+
+
+def slug(name: str) -> str:
+    """Return a class name as MLflow allows it in a metric name; `unslug` gives it back.
+
+    MLflow allows letters, digits, `_`, `-`, `.`, space, `:` and `/`. Every other character, `:` and `/` themselves, and
+    dots and spaces that would not survive as part of a path become ``:HEX:``. Names that get too long are cut and end
+    in a hash; those alone cannot be turned back (the parent run's classes.json lists them).
+    """
+    safe = re.sub(r"[^\w\- .]|^[. ]|[. ]$|\.(?=\.)", lambda found: f":{ord(found[0]):X}:", name)
+    if len(safe) <= SLUG_LIMIT:
+        return safe
+    return f"{safe[: SLUG_LIMIT - 20]}:h{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
+def unslug(text: str) -> str:
+    """Return the class name that `slug` made a text of."""
+    return re.sub(r":([0-9A-F]+):", lambda found: chr(int(found[1], 16)), text)
+
+
+def metric_name(name: str) -> str:
+    """Return a metric such as ``heldout/recall/CD4+ T`` with its class as a slug."""
+    part, metric, *label = name.split("/", 2)
+    return "/".join([part, metric, *map(slug, label)])
