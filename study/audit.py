@@ -35,15 +35,22 @@ def audit(factors: Sequence[Factor], trials: Sequence[Trial], conditions: Condit
 
 
 def _sizes(conditions: Conditions) -> Iterator[str]:
-    sizes: dict[str, int] = {}
+    sizes: dict[str, set[int]] = {}
     for one in conditions.designed:
-        sizes[one.query] = max(one.cells, sizes.get(one.query, 0))
-    if len(set(sizes.values())) > 1:
-        yield (
-            f"Query size is nested in the query ({_listed(sizes)} cells): which query it is includes its size and the "
-            "number of optimiser steps. To separate them, make query_cells a factor with a size that all queries "
-            "reach, or add twins with match_size."
-        )
+        sizes.setdefault(one.query, set()).add(one.cells)
+    largest = {query: max(found) for query, found in sizes.items()}
+    if len(set(largest.values())) == 1:
+        return
+    common = set.intersection(*sizes.values())
+    remedy = (
+        f"Compare the queries at {max(common):,} cells, which all of them have here."
+        if common
+        else "To separate them, make query_cells a factor with a size that all queries reach, or add match_size twins."
+    )
+    yield (
+        f"Query size is nested in the query ({_listed(largest)} cells): which query it is includes its size and the "
+        f"number of optimiser steps. {remedy}"
+    )
 
 
 def _steps(trials: Sequence[Trial], conditions: Conditions) -> Iterator[str]:

@@ -130,6 +130,18 @@ def test_a_query_that_is_none_is_named_with_its_neighbour() -> None:
         planned("{query: {levels: [asis, shalow]}}")
 
 
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [(", query_cells: {levels: [30, all]}", "Compare the queries at 30 cells"), ("", "or add match_size twins")],
+)
+def test_a_size_that_is_nested_in_the_query_can_be_told_apart_where_all_reach_it(sizes: str, said: str) -> None:
+    config = study_of("{query: {levels: [asis, shallow]}" + sizes + "}")
+    uneven = {**pbmc(), "shallow": pbmc()["shallow"].first(200)}
+    (note,) = (one for one in plan(config, uneven, query_names(config.data)).notes if "nested" in one)
+    assert "asis: 431, shallow: 200" in note
+    assert said in note
+
+
 def test_notes_name_what_is_confounded() -> None:
     assert any("optimiser steps" in note for note in planned().notes)
     same = planned("{scanvi.n_samples_per_label: {levels: [100, 1000, all]}}")
