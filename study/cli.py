@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from study import config as configuration
 from study import terminal
+from study.completion import completions
 from study.config import InputError
 from study.files import WritingError, explained
 
@@ -29,7 +31,8 @@ app = typer.Typer(
     "[bold]scanvi-study run data=forum data.path=tau.h5ad space=forum scvi.max_epochs=400[/]",
 )
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. data=forum scvi.n_latent=30")
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="e.g. data=forum scvi.n_latent=30", autocompletion=completions),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, all else on standard error.")]
 Pilot = Annotated[str | None, typer.Option("--pilot", help="Take chance from this earlier study.")]
@@ -41,12 +44,17 @@ Registered = Annotated[
 Config = Annotated[Path | None, typer.Option("--config", help="A whole configuration, such as best.yaml.")]
 
 
+def _examples(*commands: str) -> str:
+    """Commands to try, below the help of one."""
+    return "\n\n".join(f"[dim]$[/] {escape(command)}" for command in commands)
+
+
 @app.callback()
 def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
 
 
-@app.command()
+@app.command(epilog=_examples("scanvi-study init my-study && cd my-study"))
 def init(directory: Annotated[Path, typer.Argument(help="A new folder for your study.")]) -> None:
     """Make a folder with conf/ and search_spaces/ to edit."""
     taken = [name for name in ("conf", "search_spaces") if (directory / name).exists()]
@@ -60,7 +68,12 @@ def init(directory: Annotated[Path, typer.Argument(help="A new folder for your s
     to.print(f"Next: cd {directory} && scanvi-study check data=forum data.path=YOUR.h5ad", markup=False)
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "scanvi-study check data=forum data.path=tau.h5ad",
+        "scanvi-study check data=separate data.reference=ref.h5ad 'data.query_paths={a: a.h5ad, b: b.h5ad}'",
+    )
+)
 def check(overrides: Overrides = None, as_json: Json = False) -> None:
     """Is this data fit to study? Counts, labels, genes, depth and make-up of reference and queries."""
     from study.check import check as check_data
@@ -75,7 +88,13 @@ def check(overrides: Overrides = None, as_json: Json = False) -> None:
     to.print("The data can be studied. Next: scanvi-study plan, with the same overrides")
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "scanvi-study plan space=forum space.replicates=5",
+        "scanvi-study plan --pilot my-first-study",
+        "scanvi-study plan --calibrate resources=gpu_node",
+    )
+)
 def plan(overrides: Overrides = None, as_json: Json = False, pilot: Pilot = None, calibrate: Calibrate = False) -> None:
     """What a study will train and share, how long that takes, how sharp it will be. Trains nothing of it."""
     from study.foresight import expect, foresee
@@ -96,7 +115,13 @@ def plan(overrides: Overrides = None, as_json: Json = False, pilot: Pilot = None
     _print_json(as_json, terminal.plan_facts(study.plan, precision, prediction))
 
 
-@app.command()
+@app.command(
+    epilog=_examples(
+        "scanvi-study run data=forum data.path=tau.h5ad space=forum",
+        "scanvi-study run space.replicates=9    (only the new replicates are trained)",
+        "scanvi-study run --detach",
+    )
+)
 def run(overrides: Overrides = None, as_json: Json = False, detach: Detach = False) -> None:
     """Train what is missing, then say what explains the differences. The same command again goes on."""
     config = configuration.compose(overrides or [])
@@ -130,7 +155,7 @@ def start_detached(config: configuration.StudyConfig, overrides: list[str], as_j
     _print_json(as_json, found.facts())
 
 
-@app.command()
+@app.command(epilog=_examples("scanvi-study status", "scanvi-study status --json name=my-study"))
 def status(overrides: Overrides = None, as_json: Json = False) -> None:
     """Tell how far a study is, and whether its run still goes on."""
     from study.status import status_of
@@ -140,7 +165,7 @@ def status(overrides: Overrides = None, as_json: Json = False) -> None:
     _print_json(as_json, found.facts())
 
 
-@app.command()
+@app.command(epilog=_examples("scanvi-study report", "scanvi-study report --json | jq .verdicts"))
 def report(overrides: Overrides = None, as_json: Json = False) -> None:
     """Attribute what is finished so far and write the report again."""
     from study.analysis import report_of
@@ -154,7 +179,7 @@ def report(overrides: Overrides = None, as_json: Json = False) -> None:
     _print_json(as_json, terminal.analysis_facts(analysis))
 
 
-@app.command()
+@app.command(epilog=_examples("scanvi-study export", "scanvi-study export --register"))
 def export(overrides: Overrides = None, registered: Registered = False) -> None:
     """Choose the settings whose worst condition is best; write best.yaml, the table, and a plain script."""
     from study.analysis import whole_results
@@ -175,7 +200,7 @@ def export(overrides: Overrides = None, registered: Registered = False) -> None:
         to.print(f"MLflow: models:/{config.name}@best is version {version} ({models}).", markup=False)
 
 
-@app.command()
+@app.command(epilog=_examples("scanvi-study transfer --config studies/my-study/best.yaml"))
 def transfer(overrides: Overrides = None, config: Config = None) -> None:
     """Transfer the labels with the settings of best.yaml (or any), on all labelled cells."""
     from study.outline import nothing_left_if_refused
@@ -189,7 +214,7 @@ def transfer(overrides: Overrides = None, config: Config = None) -> None:
             to.print(f"Wrote {folder}", markup=False)
 
 
-@app.command()
+@app.command(epilog=_examples("scanvi-study ui tracking.port=5001"))
 def ui(overrides: Overrides = None) -> None:
     """Open MLflow on this machine (127.0.0.1) to compare the runs."""
     from study.tracking import serve
@@ -197,7 +222,9 @@ def ui(overrides: Overrides = None) -> None:
     serve(configuration.compose(overrides or []))
 
 
-@app.command()
+@app.command(
+    epilog=_examples("scanvi-study sync", "scanvi-study sync tracking=server tracking.uri=http://tracking:5000")
+)
 def sync(overrides: Overrides = None) -> None:
     """Rebuild a study's MLflow experiment from its results."""
     from study.pipeline import sync as sync_study

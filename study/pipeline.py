@@ -6,11 +6,13 @@ Running is resuming: a trial with a result is done, and only what is missing is 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import yaml
 
@@ -25,6 +27,8 @@ from study.status import Account, alone, kept
 
 log = logging.getLogger(__name__)
 Show = Callable[[Account], None]
+Recalls = dict[str, dict[str, float]]  # by class and trial key
+RECALL = "heldout/recall/"
 ABANDONED = 3600  # seconds after which a half-written file of cells is nobody's
 
 
@@ -96,10 +100,12 @@ def _run(config: StudyConfig, show: Show, command: str) -> Outcome:
             kept(config.directory, command, account) as tell,
         ):
             files.write(config.directory / "config.yaml", yaml.safe_dump(dump(config), sort_keys=False).encode())
+            recalls: Recalls = {}
             for result in before.values():
                 projection.project(result)
+                _note(recalls, result)
             while missing:
-                account = _sweep(study, missing, projection, account, _both(tell, show))
+                account = _sweep(study, missing, projection, account, _both(tell, show), recalls)
                 study, missing, account = _further(study, account)
                 if missing:
                     projection.extend(study.plan)
@@ -124,7 +130,12 @@ def _fit(study: Study, before: Mapping[str, Result], projection: tracking.Projec
 
 
 def _sweep(
-    study: Study, missing: Sequence[Stage], projection: tracking.Projection, first: Account, show: Show
+    study: Study,
+    missing: Sequence[Stage],
+    projection: tracking.Projection,
+    first: Account,
+    show: Show,
+    recalls: Recalls,
 ) -> Account:
     """Train the missing stages; project each trial as it ends; remember what failed; return the last account."""
     directory = study.config.directory
@@ -132,10 +143,11 @@ def _sweep(
     def finished(stage: Stage) -> None:
         for result in results.read_all(directory, stage.trials.values()).values():
             projection.project(result)
+            _note(recalls, result)
 
     def progress(tree: sweep.Tree) -> None:
         try:
-            show(_account(tree, first))
+            show(replace(_account(tree, first), classes=_extremes(recalls)))
         except files.WritingError as error:
             tree.unwritten = tree.unwritten or str(error)
 
@@ -149,7 +161,7 @@ def _sweep(
                 projection.project_failure(key, tree.reasons[stage.key])
     if tree.unwritten:
         raise files.WritingError(tree.unwritten)
-    return _account(tree, first)
+    return replace(_account(tree, first), classes=_extremes(recalls))
 
 
 def _further(study: Study, account: Account) -> tuple[Study, tuple[Stage, ...], Account]:
@@ -189,6 +201,23 @@ def _account(tree: sweep.Tree, first: Account) -> Account:
         stages_failed=first.stages_failed + len(failed),
         steps_done=first.steps_done + _steps(done),
     )
+
+
+def _note(recalls: Recalls, result: Result) -> None:
+    """Add what a trial recalled of each class in held-out cells."""
+    for name, value in result.metrics.items():
+        if name.startswith(RECALL) and not math.isnan(value):
+            recalls.setdefault(name.removeprefix(RECALL), {})[result.key] = value
+
+
+def _extremes(recalls: Recalls) -> str:
+    """Say which class is recalled best so far, and which worst."""
+    # A copy: results are noted in a thread of their own.
+    means = {name: fmean(list(found.values())) for name, found in list(recalls.items())}
+    if not means:
+        return ""
+    best, worst = max(means, key=lambda name: means[name]), min(means, key=lambda name: means[name])
+    return f"best {best} {means[best]:.2f}, worst {worst} {means[worst]:.2f}"
 
 
 def _steps(stages: Sequence[Stage]) -> int:

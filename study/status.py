@@ -40,6 +40,8 @@ class Account:
         Stages of this run.
     steps_done, steps_total
         Optimiser steps of this run.
+    classes
+        Which class has the highest mean held-out recall so far, and which the lowest; empty before the first trial.
     """
 
     done: int
@@ -51,6 +53,7 @@ class Account:
     stages_total: int = 0
     steps_done: int = 0
     steps_total: int = 0
+    classes: str = ""
 
     def left(self, passed: float) -> float | None:
         """Return the seconds that are left at the rate of optimiser steps so far; None before the first stage."""
@@ -144,6 +147,7 @@ class Status:
             f"Stages: {account.stages_done} of {account.stages_total} in this run done, "
             f"{account.stages_running} running, {account.stages_failed} failed; "
             f"{account.steps_done:,} of {account.steps_total:,} optimiser steps.",
+            *([f"Recall: {account.classes}, on held-out cells"] if account.classes else []),
             f"Time:   {_time(self.passed)} passed{'' if left is None else f', about {_time(left)} left'}; "
             f"last change {_time(time.time() - run.updated)} ago.",
             *([f"Log:    {run.log}"] if run.log else []),

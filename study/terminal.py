@@ -260,7 +260,7 @@ def progress(to: Console) -> Iterator[Show]:
         over = account.stages_done + account.stages_failed == account.stages_total
         if over or time.perf_counter() - last[0] >= QUIET_SECONDS:
             last[0] = time.perf_counter()
-            to.print(_sentence(account, time.perf_counter() - start))
+            to.print(_sentence(account, time.perf_counter() - start), markup=False)
 
     yield line
 
@@ -270,6 +270,7 @@ def _live(to: Console) -> Iterator[Show]:
     bars = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), console=to)
     trials: TaskID = bars.add_task("trials", total=1, text="")
     stages: TaskID = bars.add_task("stages", total=1, text="")
+    recall: TaskID = bars.add_task("recall", total=1, text="", visible=False)
     start = time.perf_counter()
 
     def show(account: Account) -> None:
@@ -280,15 +281,23 @@ def _live(to: Console) -> Iterator[Show]:
             f"{account.stages_done}/{account.stages_total}, {account.stages_running} running, {_time(account, passed)}"
         )
         bars.update(stages, total=account.stages_total, completed=account.stages_done, text=text)
+        bars.update(
+            recall,
+            visible=bool(account.classes),
+            total=account.total,
+            completed=account.done,
+            text=escape(account.classes),
+        )
 
     with Live(bars, console=to, refresh_per_second=4):
         yield show
 
 
 def _sentence(account: Account, passed: float) -> str:
+    recall = f"; recall: {account.classes}" if account.classes else ""
     return (
         f"trials {account.done}/{account.total} done, {account.failed} failed; stages {account.stages_done}/"
-        f"{account.stages_total} done, {account.stages_running} running; {_time(account, passed)}"
+        f"{account.stages_total} done, {account.stages_running} running; {_time(account, passed)}{recall}"
     )
 
 

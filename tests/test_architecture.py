@@ -21,7 +21,7 @@ ORDER = (
     *("attribution", "precision", "verdict"),
     *("figures", "recorded", "report", "outline", "analysis", "foresight"),
     *("status", "pipeline", "detach", "export"),
-    *("transfer", "plots", "terminal", "notebook", "cli"),
+    *("transfer", "plots", "terminal", "notebook", "completion", "cli"),
 )
 
 

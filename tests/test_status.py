@@ -12,7 +12,7 @@ from study.config import InputError, StudyConfig
 from study.status import Account, alone, holder, kept, status_of
 
 FIRST = Account(done=2, failed=0, total=6, stages_total=4, steps_total=100)
-HALF = replace(FIRST, done=4, stages_done=2, stages_running=1, steps_done=50)
+HALF = replace(FIRST, done=4, stages_done=2, stages_running=1, steps_done=50, classes="best B 0.93, worst T 0.41")
 
 
 @pytest.fixture
@@ -36,6 +36,7 @@ def test_a_run_is_followed_from_its_first_account_to_its_end(config: StudyConfig
             # Half of the steps are done: the other half takes as long.
             assert facts["seconds_left"] <= facts["seconds_passed"]
             assert f"kill -INT {os.getpid()}" in "\n".join(found.lines())
+            assert "Recall: best B 0.93, worst T 0.41, on held-out cells" in found.lines()
             tell(replace(HALF, done=6, stages_done=4, stages_running=0))
         assert status_of(config).state == "busy", "its lock is held, but the run is over"
     assert status_of(config).state == "done"

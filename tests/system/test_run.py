@@ -51,6 +51,11 @@ def test_a_finished_study_is_whole_in_mlflow_and_on_disk(finished: Workplace) ->
     assert len(table) == TRIALS
     assert set(table.groupby("replicate").fold.unique().map(tuple)) == {(0,), (1,)}
     assert (folder / "report.html").stat().st_size > 10_000
+    means = table.filter(regex="^heldout/recall/").mean().round(2)
+    said = json.loads((folder / "run.json").read_text())["account"]["classes"]
+    for word, value in (("best", means.max()), ("worst", means.min())):
+        names = [name.removeprefix("heldout/recall/") for name in means.index[means == value]]
+        assert any(f"{word} {name} {value:.2f}" in said for name in names), said
 
 
 def test_running_again_trains_nothing(finished: Workplace, tiny: Callable[..., list[str]]) -> None:
