@@ -14,9 +14,9 @@ import ray
 from ray.cluster_utils import Cluster
 
 from study import config as configuration
-from study import pipeline as running
-from study import results, timing
+from study import outline, results, timing
 from study.config import StudyConfig
+from study.pipeline import run
 from study.stage import perform
 from study.train import Hardware
 
@@ -54,9 +54,9 @@ def test_a_cluster_shares_gpus_and_survives_a_lost_node(tmp_path: Path, monkeypa
     monkeypatch.setenv("HOME", str(tmp_path))
     seen = tmp_path / "seen"
     seen.mkdir()
-    prepare = running.prepare
+    prepare = outline.prepare
     monkeypatch.setattr(
-        running,
+        outline,
         "prepare",
         lambda *words: {name: Witness(**vars(cells), told=str(seen)) for name, cells in prepare(*words).items()},
     )
@@ -76,7 +76,7 @@ def test_a_cluster_shares_gpus_and_survives_a_lost_node(tmp_path: Path, monkeypa
         losing = threading.Thread(target=lose, daemon=True)
         losing.start()
         config = study_on(tmp_path)
-        outcome = running.run(config, lambda account: None)
+        outcome = run(config, lambda account: None)
     finally:
         ray.shutdown()
         cluster.shutdown()
@@ -104,7 +104,7 @@ def test_a_cluster_shares_gpus_and_survives_a_lost_node(tmp_path: Path, monkeypa
             if c not in (a, b) and c.started < min(a.ended, b.ended) and c.ended > max(a.started, b.started)
         ], "three are too many"
 
-    alone = running.open_study(config)
+    alone = outline.open_study(config)
     for stage in alone.plan.stages:
         perform(stage, alone.cells[stage.condition.query], tmp_path / "alone", Hardware())
     for key in alone.plan.every:
