@@ -158,7 +158,8 @@ def test_a_tracking_server_that_stops_does_not_stop_training(
     database = copied.folder / "server.db"
     with server(copied.folder, port):
         process = copied.start("run", *words)
-        while not (database.is_file() and ("study",) in kinds(database)):
+        # Later than the run of the study: a server that stops before that was answered is refused, with exit 2.
+        while not (database.is_file() and ("trial",) in kinds(database)):
             assert process.poll() is None, process.communicate()
             time.sleep(0.05)
     out, err = process.communicate(timeout=200)
