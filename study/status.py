@@ -93,8 +93,8 @@ class Status:
     Attributes
     ----------
     state
-        `running`; `done`; `failed`: all else is done; `stopped`: some is missing; `busy`: another command holds the
-        study (a run that still prepares, or `sync`); `unknown`: it ran on another node, and did not say that it ended.
+        `running`; `done`; `failed`: all else is done; `stopped`: some is missing; `busy`: the study is held
+        all the same (a run that still prepares or has just ended, or `sync`); `unknown`: it ran on another node, and did not say that it ended.
     holder
         Who holds the study, as far as its lock can be seen from here.
     """
@@ -135,7 +135,7 @@ class Status:
             "done": ("is done", "Next:   scanvi-study report, export or transfer, with the same overrides."),
             "failed": ("ended, and some trials failed", f"{goes_on} The report says why they failed."),
             "stopped": ("was stopped", goes_on),
-            "busy": (f"is held by {self.holder}", "It is being prepared or synchronised; this was its last run."),
+            "busy": (f"is held by {self.holder}", "It starts, ends or is synchronised; this was its last run."),
             "unknown": (
                 f"ran as {who}, and did not say that it ended",
                 f"Nobody holds it as seen from here; where nodes do not see each other's locks, ask on {run.host}.",

@@ -36,7 +36,8 @@ def test_a_detached_run_is_followed_and_stopped(workplace: Workplace, tiny: Call
         assert (running["state"], running["process"], running["total"]) == ("running", process, 16)
         assert running["holder"].startswith(f"process {process} on ")
         os.kill(process, signal.SIGINT)
-        while (stopped := status(workplace, tiny()))["state"] == "running":
+        # It is over before it lets go of the study: Ray ends in between.
+        while (stopped := status(workplace, tiny()))["state"] in ("running", "busy"):
             assert time.monotonic() < until, (folder / "run.log").read_text()
     finally:
         end(process)
