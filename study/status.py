@@ -93,8 +93,9 @@ class Status:
     Attributes
     ----------
     state
-        `running`; `done`; `failed`: all else is done; `stopped`: some is missing; `busy`: the study is held
-        all the same (a run that still prepares or has just ended, or `sync`); `unknown`: it ran on another node, and did not say that it ended.
+        `running`; `done`; `failed`: all else is done; `stopped`: some is missing; `busy`: the study is held all the
+        same (by a run that prepares or has just ended, or by `sync`); `unknown`: it ran on another node, and did not
+        say that it ended.
     holder
         Who holds the study, as far as its lock can be seen from here.
     """
