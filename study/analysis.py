@@ -56,20 +56,9 @@ class Attributed:
 
 
 @dataclass(frozen=True)
-class Analysis:
-    """What the finished trials of the table say, and how the controls beside it came out.
+class Analysis(Finished):
+    """What the finished trials of the table say, and how the controls beside it came out."""
 
-    Attributes
-    ----------
-    results, beside
-        Finished trials by key: of the table, and of controls alone.
-    failures
-        Reasons of failed trials of either.
-    """
-
-    results: Mapping[str, Result]
-    beside: Mapping[str, Result]
-    failures: Mapping[str, str]
     table: pd.DataFrame
     attribution: StudyAttribution | None
     verdicts: tuple[Verdict, ...]
@@ -112,10 +101,13 @@ def analyse(study: Study, command: str = "") -> Analysis:
     Replicates that are still being trained are left out, so that what was stopped is a smaller balanced study; trials
     that failed stay missing, and attribution says what follows.
     """
+    return _analyse(study, read_finished(study), command)
+
+
+def _analyse(study: Study, done: Finished, command: str) -> Analysis:
     if study.search is not None:
-        return _analyse_search(study, study.search, command)
+        return _analyse_search(study, study.search, done, command)
     config = study.config
-    done = read_finished(study)
     found, failures = done.results, done.failures_of(study.plan)
     table = results.table(study.plan, found)
     frames = {"trials": table, "probes": results.probes(study.plan, found)}
@@ -131,8 +123,7 @@ def analyse(study: Study, command: str = "") -> Analysis:
     frames |= flips.frames() if flips else {}
     matched = matching(config.data, study.plan, found)
     frames |= {"matching": matched} if len(matched) else {}
-    for name, frame in frames.items():
-        files.write(config.directory / "tables" / f"{name}.csv", frame.to_csv(index=False).encode())
+    _write_tables(study, frames)
     checks = check(config, tuple(study.cells))
     page = report.render(
         config,
@@ -153,17 +144,21 @@ def analyse(study: Study, command: str = "") -> Analysis:
     return Analysis(found, done.beside, done.failures, table, attribution, verdicts, controls, path)
 
 
-def _analyse_search(study: Study, found: Search, command: str) -> Analysis:
+def _analyse_search(study: Study, found: Search, done: Finished, command: str) -> Analysis:
     """Write tables and report of a search: its candidates and its confirmation, and no shares."""
-    config, done = study.config, read_finished(study)
+    config = study.config
     table = results.table(study.plan, done.results)
-    for name, frame in {"trials": table, "probes": results.probes(study.plan, done.results), **found.frames()}.items():
-        files.write(config.directory / "tables" / f"{name}.csv", frame.to_csv(index=False).encode())
+    _write_tables(study, {"trials": table, "probes": results.probes(study.plan, done.results), **found.frames()})
     checks = check(config, tuple(study.cells))
     page = report.render_search(config, study.plan, done.results, found, study.cells, checks, done.failures, command)
     path = config.directory / "report.html"
     files.write(path, page.encode())
     return Analysis(done.results, {}, done.failures, table, None, (), (), path, found)
+
+
+def _write_tables(study: Study, frames: Mapping[str, pd.DataFrame]) -> None:
+    for name, frame in frames.items():
+        files.write(study.config.directory / "tables" / f"{name}.csv", frame.to_csv(index=False).encode())
 
 
 def report_of(study: Study, command: str = "") -> Analysis:
@@ -174,13 +169,13 @@ def report_of(study: Study, command: str = "") -> Analysis:
     InputError
         If no trial of it has ended.
     """
-    directory, keys = study.config.directory, list(study.plan.every)
-    if not results.read_all(directory, keys) and not results.read_failures(directory, keys):
+    done = read_finished(study)
+    if not (done.results or done.beside or done.failures):
         raise InputError(
-            f"no trial of study {study.config.name!r} is finished in {directory}. "
+            f"no trial of study {study.config.name!r} is finished in {study.config.directory}. "
             "Run it first, with the same overrides."
         )
-    return analyse(study, command)
+    return _analyse(study, done, command)
 
 
 def whole_results(study: Study) -> dict[str, Result]:
