@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 import torch
+from lightning.pytorch import LightningDataModule
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.dataloaders import AnnDataLoader, DataSplitter, SemiSupervisedDataLoader, SemiSupervisedDataSplitter
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from study.config import InputError
 
@@ -39,7 +40,7 @@ class OnHost:
     """
 
     counts: sp.csr_matrix
-    columns: dict[str, torch.Tensor]
+    columns: dict[str, npt.NDArray[np.integer]]
 
     @classmethod
     def of(cls, manager: AnnDataManager) -> OnHost:
@@ -49,7 +50,8 @@ class OnHost:
     def batch(self, rows: Rows) -> Batch:
         """Return the minibatch of some cells; counts are dense, shape (n_rows, n_genes)."""
         counts = torch.from_numpy(self.counts[rows].toarray())
-        return {REGISTRY_KEYS.X_KEY: counts, **{key: values[rows] for key, values in self.columns.items()}}
+        columns = {key: torch.from_numpy(values[rows].astype(np.int64)) for key, values in self.columns.items()}
+        return {REGISTRY_KEYS.X_KEY: counts, **columns}
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +69,7 @@ class Resident:
     counts
         Counts above 0, shape (n_counts,), float32.
     columns
-        As in `OnHost`.
+        As in `OnHost`, int64.
     """
 
     starts: torch.Tensor
@@ -91,7 +93,7 @@ class Resident:
             check_fits(matrix.data.nbytes + matrix.indices.nbytes, torch.cuda.mem_get_info(device)[0])
         starts = matrix.indptr[:-1].astype(np.int64)
         sizes = np.diff(matrix.indptr).astype(np.int64)
-        columns = {key: values.to(device) for key, values in _columns(manager).items()}
+        columns = {key: _tensor(values).to(device, torch.int64) for key, values in _columns(manager).items()}
         genes, counts = _tensor(matrix.indices).to(device), _tensor(matrix.data).to(device)
         return cls(_tensor(starts).to(device), sizes, genes, counts, columns, matrix.shape[1])
 
@@ -126,9 +128,8 @@ def check_fits(needed: int, free: int) -> None:
         )
 
 
-def _columns(manager: AnnDataManager) -> dict[str, torch.Tensor]:
-    keys = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY)
-    return {key: _tensor(manager.get_from_registry(key).astype(np.int64)) for key in keys}
+def _columns(manager: AnnDataManager) -> dict[str, npt.NDArray[np.integer]]:
+    return {key: manager.get_from_registry(key) for key in (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY)}
 
 
 def _tensor(array: npt.NDArray[Any]) -> torch.Tensor:
@@ -188,20 +189,49 @@ def _rows(loader: AnnDataLoader) -> Iterator[Rows]:
     """Rows of each minibatch that a loader would load."""
     # Unused, but it takes a seed for workers from the global generator.
     DataLoader.__iter__(loader)
-    indices = np.asarray(loader.indices, dtype=np.int64)
-    return (indices[places] for places in loader.sampler)
+    return _minibatches(np.asarray(loader.indices, dtype=np.int64), loader.sampler)
 
 
-class Splitter(DataSplitter):  # type: ignore[misc]
-    """scvi-tools' splitter for unlabelled cells, with these minibatches."""
+def _minibatches(rows: Rows, sampler: BatchSampler) -> Iterator[Rows]:
+    if isinstance(sampler.sampler, RandomSampler):
+        # What torch's sampler does, but for its list of all numbers, five times as large as an array of them.
+        seed = int(torch.empty((), dtype=torch.int64).random_().item())
+        rows = rows[torch.randperm(rows.size, generator=torch.Generator().manual_seed(seed)).numpy()]
+    for start in range(0, rows.size, sampler.batch_size):
+        yield rows[start : start + sampler.batch_size]
+
+
+class _Given(LightningDataModule):  # type: ignore[misc]
+    """Splitters that train on the rows they are given, ascending, and leave it at that.
+
+    scvi-tools' own `external_indexing` would check them as sets of numbers, which take more memory than the rest of
+    what is known of the cells.
+    """
+
+    def __init__(self, adata_manager: AnnDataManager, *, rows: Rows, **kwargs: Any) -> None:
+        super().__init__(adata_manager, **{**kwargs, "train_size": 1.0})
+        self.rows, self.n_train, self.n_val = rows, rows.size, 0
+        self.val_idx = self.test_idx = rows[:0]
+
+
+class Splitter(_Given, DataSplitter):  # type: ignore[misc]
+    """For unlabelled cells."""
 
     data_loader_cls = Batches
 
+    def setup(self, stage: str | None = None) -> None:
+        """Take all rows."""
+        self.train_idx = self.rows
 
-class LabelledSplitter(SemiSupervisedDataSplitter):  # type: ignore[misc]
-    """scvi-tools' splitter for labelled cells, with these minibatches."""
+
+class LabelledSplitter(_Given, SemiSupervisedDataSplitter):  # type: ignore[misc]
+    """For labelled cells."""
 
     def setup(self, stage: str | None = None) -> None:
-        """Split, then replace the loader."""
-        super().setup(stage)
-        self.data_loader_class = LabelledBatches if self._labeled_indices.size else Batches
+        """Take all rows, labelled cells first, as scvi-tools does."""
+        labelled = np.isin(self.rows, self._labeled_indices)
+        self.train_idx = np.concatenate([self.rows[labelled], self.rows[~labelled]])
+        self.data_loader_class = Batches
+        if labelled.any():
+            self.data_loader_class = LabelledBatches
+            self.data_loader_kwargs["n_samples_per_label"] = self.n_samples_per_label

@@ -16,6 +16,7 @@ from study.data import Cells
 from study.split import Split
 
 ECE_BINS = 15
+CHUNK = 10_000  # cells
 # Names of what sums up all classes, in brackets as no class is likely to be.
 MACRO, OVERALL = "(macro)", "(overall)"
 Floats = npt.NDArray[np.float32]
@@ -125,14 +126,16 @@ def probability_metrics(probabilities: Floats, truth: Codes) -> dict[str, float]
     Brier: mean over cells of the squared distance to the one-hot truth (0 to 2). ECE (Naeini et al. 2015): 15 bins of
     equal width over the confidence.
     """
-    p = probabilities.astype(np.float64)
-    of_truth = p[np.arange(truth.size), truth]
-    one_hot = np.eye(p.shape[1])[truth]
-    confidence, correct = p.max(axis=1), p.argmax(axis=1) == truth
+    of_truth = probabilities[np.arange(truth.size), truth].astype(np.float64)
+    confidence, correct = probabilities.max(axis=1).astype(np.float64), probabilities.argmax(axis=1) == truth
+    squares = np.empty(truth.size)
+    for start in range(0, truth.size, CHUNK):  # all at once they would take many times the memory of the probabilities
+        rows = slice(start, start + CHUNK)
+        squares[rows] = ((probabilities[rows] - np.eye(probabilities.shape[1])[truth[rows]]) ** 2).sum(axis=1)
     bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
     gaps = np.abs(np.bincount(bins, correct, minlength=ECE_BINS) - np.bincount(bins, confidence, minlength=ECE_BINS))
     return {
         "nll": float(-np.log(np.maximum(of_truth, np.finfo(np.float32).tiny)).mean()),
-        "brier": float(((p - one_hot) ** 2).sum(axis=1).mean()),
+        "brier": float(squares.mean()),
         "ece": float(gaps.sum() / truth.size),
     }

@@ -58,7 +58,7 @@ def probe(model: SCANVI, cells: Cells, parts: Split, adata: AnnData | None = Non
         found["latent_distance"] = energy_distance(latent["reference"], latent["query"])
     if any(isinstance(part, torch.nn.BatchNorm1d) for part in model.module.modules()):
         with _reestimated(model, adata, parts.labelled):
-            called = probabilities(model, cells, adata).argmax(axis=1)
+            called = probabilities(model, cells, adata, first=cells.n_reference).argmax(axis=1)
         for part, rows in (("heldout", parts.held_out), ("train", parts.labelled)):
             matrix = confusion_matrix(cells.labels[rows], called[rows], labels=np.arange(len(cells.classes)))
             metrics = class_metrics(matrix, cells.classes)

@@ -97,7 +97,7 @@ class Watch(Callback):  # type: ignore[misc]
         probes: dict[str, Any] = {"steps": steps, "kl_weight": float(pl_module.kl_weight)}
         loader = trainer.train_dataloader
         if isinstance(loader, LabelledBatches):
-            labels = np.asarray(self.model.adata.obs["label"])
+            labels = self.model.adata.obs["label"].to_numpy()
             rows = np.flatnonzero(loader.draws)
             drawn = loader.draws[rows]
             of = {name: labels[rows] == name for name in self.classes}

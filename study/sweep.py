@@ -10,6 +10,7 @@ written ends the sweep: to train more would be in vain.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -125,7 +126,12 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         scratch: str,
         resources: Resources,
     ) -> None:
-        self._stages, self._cells, self._resources = stages, cells, resources
+        from study.stage import perform
+        from study.train import Hardware
+
+        gc.freeze()  # what is imported stays: looking through it would take half a second after each stage
+        self._perform, self._on = perform, Hardware.of(resources)
+        self._stages, self._cells, self._minutes = stages, cells, resources.stage_minutes
         self._directory, self._scratch = Path(directory), Path(scratch)
         self.reset_config(config)
 
@@ -134,17 +140,16 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        from study.stage import perform
-        from study.train import Hardware
-
         cells: Cells = ray.get(self._cells[self._stage.condition.query])
         try:
-            with limited(self._resources.stage_minutes, self._scratch / self._stage.key):
-                perform(self._stage, cells, self._directory, Hardware.of(self._resources))
+            with limited(self._minutes, self._scratch / self._stage.key):
+                self._perform(self._stage, cells, self._directory, self._on)
         except WritingError as error:
             raise _Failed.because(str(error), unwritten=True) from error
         except Exception as error:
             raise _Failed.because(f"{type(error).__name__}: {_short(str(error))}") from error
+        finally:
+            gc.collect()  # models are in cycles, and would hold their cells until Python finds the time
         return {"done": True}
 
 

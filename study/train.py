@@ -82,7 +82,7 @@ def pretrain(
     _prepare(seed, on)
     model = build_scvi(joint_anndata(cells, parts), settings.scvi)
     watch = Watch(model, epochs, read)
-    _train(model, watch, _external(parts, cells), settings, on)
+    _train(model, watch, parts.train, settings, on)
 
 
 def finetune(
@@ -113,7 +113,7 @@ def finetune(
     _train(
         model,
         watch,
-        _external(parts, cells),
+        parts.train,
         settings,
         on,
         n_samples_per_label=None if samples == "all" else samples,
@@ -141,16 +141,15 @@ def operate(
     trained.module.load_state_dict(scanvi_state)
     trained.is_trained_ = True
     _prepare(seed, on)
-    query = _anndata(cells, np.arange(cells.n_reference, cells.counts.shape[0]), np.repeat(UNLABELLED, cells.n_query))
+    unlabelled = _categorical(np.zeros(cells.n_query, dtype=np.int32), (UNLABELLED,))
+    query = _anndata(cells, slice(cells.n_reference, None), unlabelled)
     model = SCANVI.load_query_data(query, trained, accelerator=on.accelerator)
-    train = query_rows(parts, settings.scvi.batch_size) - cells.n_reference
-    rest = np.setdiff1d(np.arange(cells.n_query), train)
     # Some parts of a model under surgery are frozen in eval mode on purpose.
     watch = Watch(model, epochs, read, partly_frozen=True)
     _train(
         model,
         watch,
-        [train, np.array([], dtype=np.int64), rest],
+        query_rows(parts, settings.scvi.batch_size) - cells.n_reference,
         settings,
         on,
         plan_kwargs={"weight_decay": 0.0, "classification_ratio": settings.scanvi.classification_ratio},
@@ -159,11 +158,11 @@ def operate(
 
 def joint_anndata(cells: Cells, parts: Split) -> AnnData:
     """Reference and query over the shared counts, held-out cells labelled as unknown."""
-    labels = np.concatenate(
-        [np.asarray(cells.classes, dtype=object)[cells.labels], np.repeat(UNLABELLED, cells.n_query)]
-    )
-    labels[parts.held_out] = UNLABELLED
-    return _anndata(cells, np.arange(cells.counts.shape[0]), labels)
+    words = (*cells.classes, UNLABELLED)
+    labels = np.full(cells.counts.shape[0], words.index(UNLABELLED), dtype=np.int32)
+    labels[: cells.n_reference] = cells.labels
+    labels[parts.held_out] = words.index(UNLABELLED)
+    return _anndata(cells, slice(None), _categorical(labels, words))
 
 
 def build_scvi(adata: AnnData, settings: ScviSettings) -> SCVI:
@@ -172,9 +171,14 @@ def build_scvi(adata: AnnData, settings: ScviSettings) -> SCVI:
     return SCVI(adata, **_scvi_arguments(settings))
 
 
-def probabilities(model: SCANVI, cells: Cells, adata: AnnData | None = None) -> npt.NDArray[np.float32]:
-    """Return the probability of each class for each cell, shape (n_cells, n_classes), columns as in `cells.classes`."""
-    n = model.adata.n_obs if adata is None else adata.n_obs
+def probabilities(
+    model: SCANVI, cells: Cells, adata: AnnData | None = None, first: int | None = None
+) -> npt.NDArray[np.float32]:
+    """Return the probability of each class for each cell, shape (n_cells, n_classes), columns as in `cells.classes`.
+
+    With `adata` for its cells instead of the model's, and with `first` for so many of them.
+    """
+    n = first or (model.adata if adata is None else adata).n_obs
     found = np.empty((n, len(cells.classes)), dtype=np.float32)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -254,39 +258,46 @@ def _scanvi_arguments(settings: ScanviSettings, extra: bool = True) -> dict[str,
     return {"linear_classifier": settings.linear_classifier, **(_resolve(settings.extra) if extra else {})}
 
 
-def _anndata(cells: Cells, rows: npt.NDArray[np.int64], labels: npt.NDArray[Any]) -> AnnData:
-    """AnnData over some consecutive rows of the shared counts, without a copy where they start at 0."""
-    counts = cells.counts if rows.size == cells.counts.shape[0] else cells.counts[rows[0] : rows[-1] + 1]
-    batch = np.asarray(cells.batches, dtype=object)[cells.batch[rows]]
-    index = pd.RangeIndex(rows.size).astype(str)
-    # Categories are only those that occur: scvi-tools makes phantom classes and batches of unused ones.
-    obs = pd.DataFrame({"batch": pd.Categorical(batch), "label": pd.Categorical(labels)}, index=index)
-    return AnnData(counts, obs=obs)
+def _anndata(cells: Cells, rows: slice, labels: pd.Categorical) -> AnnData:
+    """AnnData over some consecutive rows of the shared counts, without a copy where these are all."""
+    counts = cells.counts if rows == slice(None) else cells.counts[rows]
+    obs = {"batch": _categorical(cells.batch[rows], cells.batches), "label": labels}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return AnnData(counts, obs=pd.DataFrame(obs, index=_nameless(labels.size)))
 
 
-def _external(parts: Split, cells: Cells) -> list[npt.NDArray[np.int64]]:
-    """Both stages get the same rows. An empty validation part; what is not trained on is the test part."""
-    rest = np.setdiff1d(np.arange(cells.counts.shape[0]), parts.train)
-    return [parts.train, np.array([], dtype=np.int64), rest]
+def _nameless(n: int) -> pd.Index[str]:
+    """An index that calls all cells alike: nobody asks for one by name, and names would take 100 bytes each."""
+    index: pd.Index[str] = pd.Index(np.full(n, "", dtype=object))
+    return index
+
+
+def _categorical(codes: npt.NDArray[np.int32], words: tuple[str, ...]) -> pd.Categorical:
+    """A column with only those categories that occur: scvi-tools makes phantom classes and batches of unused ones."""
+    column = pd.Categorical.from_codes(codes, categories=pd.Index(words))
+    return column.set_categories(sorted(words[code] for code in np.unique(codes)))  # type: ignore[return-value]
 
 
 def _train(
     model: SCVI | SCANVI,
     watch: Watch,
-    external: list[npt.NDArray[np.int64]],
+    rows: npt.NDArray[np.int64],
     settings: Settings,
     on: Hardware,
     **more: Any,
 ) -> None:
-    """Train on the first of the three lists of rows until the last epoch level."""
+    """Train on some rows until the last epoch level."""
     equip(model, on.engine)
+    # A new index: asked for a name, as it was in setting up, it makes a table of all and keeps that.
+    model.adata.obs_names = _nameless(model.adata.n_obs)
     # Given callbacks replace scANVI's own, and without SubSampleLabels the labelled cells are drawn once for all.
     callbacks = [SubSampleLabels(), watch] if watch.classes else [watch]
     with lean_likelihoods():
         model.train(
             max_epochs=watch.epochs[-1],
             batch_size=settings.scvi.batch_size,
-            datasplitter_kwargs={"external_indexing": external, "device": "cuda" if on.resident else None},
+            datasplitter_kwargs={"rows": rows, "device": "cuda" if on.resident else None},
             callbacks=callbacks,
             accelerator=on.accelerator,
             devices=1,

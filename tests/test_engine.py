@@ -137,7 +137,6 @@ def splitters(device: str | None, batch_size: int = 32) -> tuple[list[Any], list
     parts = split(pbmc(), 0, 3, batch_size)
     adata = train.joint_anndata(pbmc(), parts)
     rest = np.setdiff1d(np.arange(adata.n_obs), parts.train)
-    rows = {"external_indexing": [parts.train, np.array([], dtype=int), rest]}
     vae = train.build_scvi(adata, configuration.compose(TINY).scvi)
     vae.is_trained_ = True
     lvae = SCANVI.from_scvi_model(vae, unlabeled_category="Unknown", labels_key="label")
@@ -145,12 +144,15 @@ def splitters(device: str | None, batch_size: int = 32) -> tuple[list[Any], list
     managers = (vae.adata_manager, lvae.adata_manager)
     made = []
     for kinds, more in (
-        ((DataSplitter, SemiSupervisedDataSplitter), {}),
-        ((Splitter, LabelledSplitter), {"device": device}),
+        (
+            (DataSplitter, SemiSupervisedDataSplitter),
+            {"external_indexing": [parts.train, np.array([], dtype=int), rest]},
+        ),
+        ((Splitter, LabelledSplitter), {"rows": parts.train, "device": device}),
     ):
         made.append(
             [
-                kind(manager, batch_size=batch_size, **rows, **argument, **more)
+                kind(manager, batch_size=batch_size, **argument, **more)
                 for kind, manager, argument in zip(kinds, managers, arguments, strict=True)
             ]
         )
