@@ -141,7 +141,13 @@ def compare(weights: Floats, points: Floats, slopes: Floats, found: Squares, lay
     cells held out here.
     """
     variances = stratum_variances(weights, slopes, found, layout)
-    return t_tests(points.mean(axis=-2) @ weights.T, variances, found.error_df, most_df(weights, found, layout))
+    estimate = points.mean(axis=-2) @ weights.T
+    return t_tests(estimate, variances, found.error_df, most_df(weights, found, layout), possible(weights))
+
+
+def possible(weights: Floats) -> tuple[Floats, Floats]:
+    """Return the least and the greatest that contrasts of percentages can be, each ``[contrast]``."""
+    return 100 * np.minimum(weights, 0).sum(axis=-1), 100 * np.maximum(weights, 0).sum(axis=-1)
 
 
 def most_df(weights: Floats, found: Squares, layout: Layout) -> Floats:
@@ -166,7 +172,9 @@ def stratum_variances(weights: Floats, slopes: Floats, found: Squares, layout: L
     return variances
 
 
-def t_tests(estimate: Floats, variance: Floats, df: NDArray[np.int_], most: Floats) -> Compared:
+def t_tests(
+    estimate: Floats, variance: Floats, df: NDArray[np.int_], most: Floats, within: tuple[Any, Any] = (-100, 100)
+) -> Compared:
     """Return t intervals for estimates whose variance is a sum over strata.
 
     Parameters
@@ -179,6 +187,8 @@ def t_tests(estimate: Floats, variance: Floats, df: NDArray[np.int_], most: Floa
         Degrees of freedom of each stratum, ``[stratum]``.
     most
         The most that a contrast may have, ``[contrast]``.
+    within
+        The least and the greatest that a contrast can be: no interval goes beyond.
     """
     total = variance.sum(axis=-1)
     weight = (variance**2 / df).sum(axis=-1)
@@ -188,7 +198,8 @@ def t_tests(estimate: Floats, variance: Floats, df: NDArray[np.int_], most: Floa
     half = stats.t.ppf((1 + LEVEL) / 2, own) * se
     size = np.divide(np.abs(estimate), se, out=np.where(np.abs(estimate) > 1e-9, np.inf, 0.0), where=se > 0)
     p = np.asarray(2 * stats.t.sf(size, own))
-    return Compared(estimate, se, own, estimate - half, estimate + half, p)
+    lower, upper = np.clip(estimate - half, *within), np.clip(estimate + half, *within)
+    return Compared(estimate, se, own, lower, upper, p)
 
 
 def holm(p: Floats, weights: Floats | None = None) -> Floats:

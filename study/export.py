@@ -195,10 +195,15 @@ def _decide(trials: pd.DataFrame, members: Mapping[tuple[Any, ...], PlannedTrial
     table = pd.DataFrame(rows).sort_values(["recall there", "steps"], ascending=[False, True]).reset_index(drop=True)
     ties = table[table.tie].sort_values("steps", kind="stable")
     chosen = ties.iloc[0]
+    why = "no other candidate is within one standard error of it"
+    if len(ties) > 1:
+        why = (
+            f"{len(ties)} of {len(table)} candidates are within one standard error of the best, and this is the best "
+            "of those that cost least"
+        )
     reason = (
         f"worst condition ({chosen['worst condition']}) has held-out macro recall {chosen['recall there']:.3f}, "
-        f"mean over {trials.replicate.nunique()} replicates; {len(ties)} of {len(table)} candidates are within one "
-        "standard error of the best, and this is the cheapest of them"
+        f"mean over {trials.replicate.nunique()} replicates; {why}"
     )
     table.insert(0, "chosen", table.candidate == chosen.candidate)
     settings = members[chosen.candidate].trial.settings

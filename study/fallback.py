@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
 from study.anova import Floats, Layout, Squares
-from study.effects import Compared, most_df, stratum_variances, t_tests
+from study.effects import Compared, most_df, possible, stratum_variances, t_tests
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,4 +175,4 @@ def compare_unbalanced(weights: Floats, points: Floats, slopes: Floats, fit: Unb
     balanced = (parts[:, 1:] ** 2 @ fit.squares.error_mean_squares[layout.column_stratum[1:]]) / fit.squares.replicates
     most = most_df(weights, fit.squares, layout)
     variances *= np.divide(exact, balanced, out=np.ones_like(exact), where=balanced > 0)[:, None]
-    return t_tests(points.mean(axis=0) @ weights.T, variances, fit.squares.error_df, most)
+    return t_tests(points.mean(axis=0) @ weights.T, variances, fit.squares.error_df, most, possible(weights))

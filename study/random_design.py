@@ -101,7 +101,7 @@ def _reason_not_to(table: pd.DataFrame, present: pd.DataFrame, points: Floats, f
             f"undefined in {int(np.isnan(points).sum())} of {len(points)} trials: no cell was called this class there"
         )
     if present["total"].mean() < MIN_SUPPORT:
-        return f"too few cells: {present['total'].mean():.0f} on average, {MIN_SUPPORT} are needed (see docs/method.md)"
+        return f"too few cells: {present['total'].mean():.0f} on average, {MIN_SUPPORT} are needed"
     if points.max() == points.min():
         return f"nothing varies: {points.max():.4g}% in every trial"
     if kept < drawn:

@@ -130,7 +130,7 @@ def reason_not_to(table: ClassTable, layout: Layout) -> str:
     if never:
         return f"undefined in {never} of {int(table.present.sum())} trials: no cell was called this class there"
     if table.support < MIN_SUPPORT:
-        return f"too few cells: {table.support:.0f} on average, {MIN_SUPPORT} are needed (see docs/method.md)"
+        return f"too few cells: {table.support:.0f} on average, {MIN_SUPPORT} are needed"
     share = np.where(table.present, table.correct / table.total, np.nan)
     if np.nanmax(share) == np.nanmin(share):
         return f"nothing varies: {100 * np.nanmax(share):.4g}% in every trial"

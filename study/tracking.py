@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -416,4 +417,8 @@ def serve(config: StudyConfig) -> None:
     # One person looks: four workers would take four times as long to start.
     where = ["--host", "127.0.0.1", "--port", port, "--workers", "1"]
     command = [sys.executable, "-m", "mlflow", "server", *where, *store]
-    subprocess.run(command, env=environment, check=False)
+    with subprocess.Popen(command, env=environment, start_new_session=True) as server:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # MLflow would leave its own processes behind.
+            signal.signal(number, lambda *_: os.killpg(server.pid, signal.SIGTERM))
+        server.wait()

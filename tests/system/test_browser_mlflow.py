@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.system.browser import Visit, chromium, visit
-from tests.system.conftest import Workplace, kill_group
+from tests.system.conftest import Workplace
 
 PATIENCE = 60_000  # milliseconds; a React application on a busy machine
 FACTORS = ["query", "scanvi.max_epochs", "scanvi.n_samples_per_label"]
@@ -32,7 +32,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def address(finished: Workplace) -> Iterator[str]:
-    """`scanvi-study ui` on the finished study, and where it listens."""
+    """`scanvi-study ui` on the finished study, and where it listens; told to end, it leaves nothing running."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -49,7 +49,10 @@ def address(finished: Workplace) -> Iterator[str]:
                     time.sleep(0.5)
             yield where
         finally:
-            kill_group(server)
+            server.terminate()
+            server.wait(60)
+        with pytest.raises(urllib.error.URLError):
+            urllib.request.urlopen(f"{where}/health", timeout=5)
 
 
 @pytest.fixture(scope="module")
