@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -126,12 +127,7 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         scratch: str,
         resources: Resources,
     ) -> None:
-        from study.stage import perform
-        from study.train import Hardware
-
-        gc.freeze()  # what is imported stays: looking through it would take half a second after each stage
-        self._perform, self._on = perform, Hardware.of(resources)
-        self._stages, self._cells, self._minutes = stages, cells, resources.stage_minutes
+        self._stages, self._cells, self._resources = stages, cells, resources
         self._directory, self._scratch = Path(directory), Path(scratch)
         self.reset_config(config)
 
@@ -140,10 +136,15 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
+        # Takes seconds. In `setup` Tune would wait for it, and hand the stage to a worker that is ready meanwhile.
+        from study.stage import perform
+        from study.train import Hardware
+
+        _freeze()
         cells: Cells = ray.get(self._cells[self._stage.condition.query])
         try:
-            with limited(self._minutes, self._scratch / self._stage.key):
-                self._perform(self._stage, cells, self._directory, self._on)
+            with limited(self._resources.stage_minutes, self._scratch / self._stage.key):
+                perform(self._stage, cells, self._directory, Hardware.of(self._resources))
         except WritingError as error:
             raise _Failed.because(str(error), unwritten=True) from error
         except Exception as error:
@@ -151,6 +152,12 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         finally:
             gc.collect()  # models are in cycles, and would hold their cells until Python finds the time
         return {"done": True}
+
+
+@cache
+def _freeze() -> None:
+    """Keep the garbage collector away, once, from what is imported: it would take half a second after each stage."""
+    gc.freeze()
 
 
 class _Searcher(_Forgotten, Searcher):  # type: ignore[misc]
