@@ -193,7 +193,7 @@ def export(overrides: Overrides = None, registered: Registered = False) -> None:
     to = terminal.console()
     terminal.show_frame(to, "candidates, best first", choice.table)
     to.print(f"Chosen: {choice.reason}.", markup=False)
-    to.print(f"Wrote {path}. Next: scanvi-study transfer --config {path}", markup=False)
+    to.print(f"Wrote {path}. Next: scanvi-study transfer --config {path}", markup=False, soft_wrap=True)
     if registered:
         version, queries = register(config, study.plan, study.cells, choice)
         models = f"models of {', '.join(queries)}" if queries else "no models yet: transfer, then register again"
@@ -211,7 +211,7 @@ def transfer(overrides: Overrides = None, config: Config = None) -> None:
     to = terminal.console()
     with nothing_left_if_refused(study):
         for folder in transfer_all(study, lambda text: to.print(text, markup=False)):
-            to.print(f"Wrote {folder}", markup=False)
+            to.print(f"Wrote {folder}", markup=False, soft_wrap=True)
 
 
 @app.command(epilog=_examples("scanvi-study ui tracking.port=5001"))

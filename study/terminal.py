@@ -208,7 +208,7 @@ def show_analysis(to: Console, analysis: Analysis) -> None:
         for name, frame in analysis.search.frames().items():
             show_frame(to, name, frame)
         to.print(f"{analysis.search.sentence}\n", markup=False)
-    to.print(f"Report: {analysis.report}", markup=False)
+    to.print(f"Report: {analysis.report}", markup=False, soft_wrap=True)
 
 
 def _not_decomposed(verdict: Verdict) -> dict[str, list[str]]:
