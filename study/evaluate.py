@@ -70,7 +70,7 @@ def evaluate(probabilities: Floats, cells: Cells, parts: Split) -> Evaluation:
         metrics |= {f"{part}/{name}": value for name, value in class_metrics(matrix, true_classes).items()}
         known = truth < len(cells.classes)
         if known.any():
-            scores = probability_metrics(probabilities[where][known], truth[known])
+            scores = probability_metrics(probabilities[where[known]], truth[known])
             metrics |= {f"{part}/{name}": value for name, value in scores.items()}
     return Evaluation(metrics, confusion)
 
@@ -128,10 +128,10 @@ def probability_metrics(probabilities: Floats, truth: Codes) -> dict[str, float]
     """
     of_truth = probabilities[np.arange(truth.size), truth].astype(np.float64)
     confidence, correct = probabilities.max(axis=1).astype(np.float64), probabilities.argmax(axis=1) == truth
-    squares = np.empty(truth.size)
+    squares, one_hot = np.empty(truth.size), np.eye(probabilities.shape[1])
     for start in range(0, truth.size, CHUNK):  # all at once they would take many times the memory of the probabilities
         rows = slice(start, start + CHUNK)
-        squares[rows] = ((probabilities[rows] - np.eye(probabilities.shape[1])[truth[rows]]) ** 2).sum(axis=1)
+        squares[rows] = ((probabilities[rows] - one_hot[truth[rows]]) ** 2).sum(axis=1)
     bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
     gaps = np.abs(np.bincount(bins, correct, minlength=ECE_BINS) - np.bincount(bins, confidence, minlength=ECE_BINS))
     return {

@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.system.browser import Visit, chromium, visit
-from tests.system.conftest import Workplace
+from tests.system.conftest import Workplace, kill_group
 
 PATIENCE = 60_000  # milliseconds; a React application on a busy machine
 FACTORS = ["query", "scanvi.max_epochs", "scanvi.n_samples_per_label"]
@@ -50,7 +50,10 @@ def address(finished: Workplace) -> Iterator[str]:
             yield where
         finally:
             server.terminate()
-            server.wait(60)
+            try:
+                server.wait(60)
+            finally:
+                kill_group(server)  # a server that does not end shall fail the test, not hold it up
         with pytest.raises(urllib.error.URLError):
             urllib.request.urlopen(f"{where}/health", timeout=5)
 
