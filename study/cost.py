@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from scipy.optimize import nnls
 
 from study import timing
@@ -255,6 +254,8 @@ def _some(cells: Cells, n: int) -> Cells:
 
 def this_machine() -> dict[str, float]:
     """Return what this machine has, as Ray would count it."""
+    import torch  # slow to import, and rarely asked
+
     # Ray keeps 30% of the memory for its object store.
     memory = 0.7 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count(), "memory": memory}

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import scanpy
 import scipy.sparse as sp
 from anndata import AnnData
 
@@ -238,6 +237,8 @@ def _cell_names(sheets: list[Sheet], dataset: np.ndarray) -> np.ndarray:
 
 def _variable(reference: sp.csr_matrix, n: int, findings: Findings) -> np.ndarray:
     """Choose the `n` most variable genes of the reference; no query has a say, so all queries meet the same genes."""
+    import scanpy  # slow to import
+
     n_genes = reference.shape[1]
     squares, means = reference.power(2).mean(axis=0), np.square(reference.mean(axis=0))
     varying = int((np.asarray(squares - means) > 1e-9).sum())

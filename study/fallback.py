@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import statsmodels.api as sm
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
+from statsmodels.regression.linear_model import GLS
 from threadpoolctl import threadpool_limits
 
 from study.anova import Floats, Layout, Squares
@@ -74,7 +74,7 @@ def fit_unbalanced(table: Floats, layout: Layout) -> Unbalanced:
     values = table[replicate, cell]
     variances = reml(values, exog, units[:-1])
     same = sum(v * (unit[:, None] == unit) for v, unit in zip(variances, units, strict=True))
-    found = sm.GLS(values, exog, sigma=same).fit()
+    found = GLS(values, exog, sigma=same).fit()
     return _as_balanced(np.asarray(found.params), np.asarray(found.normalized_cov_params), df, int(counts[0]), layout)
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-import statsmodels.api as sm
 from numpy.typing import NDArray
 from scipy import special, stats
+from statsmodels.regression.linear_model import GLS
 
 from study.anova import CAUSES, CHANCE, DATA, MIXED, PARAMETER, Floats
 from study.config import Level
@@ -181,7 +181,7 @@ def _fitted(
     variances = reml(trials.eta, exog, units)
     every = [*units, np.arange(len(exog))]
     same = sum(v * (unit[:, None] == unit) for v, unit in zip(variances, every, strict=True))
-    found = sm.GLS(trials.eta, exog, sigma=same).fit()
+    found = GLS(trials.eta, exog, sigma=same).fit()
     fixed = np.asarray(found.params)[blocks.shape[1] :]
     covariance = np.asarray(found.normalized_cov_params)[blocks.shape[1] :, blocks.shape[1] :]
     df = {group: _group_df(group, trials, factors, strata, point_df) for group in CAUSES}

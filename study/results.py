@@ -22,21 +22,24 @@ from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 
 from study import files
 from study.evaluate import MACRO, OVERALL
 from study.plan import Plan
 
+if TYPE_CHECKING:
+    import torch
+
+    State = dict[str, torch.Tensor]
+
 log = logging.getLogger(__name__)
 PACKAGES = ("scvi-tools", "torch", "lightning", "anndata", "numpy", "scipy", "ray", "optuna", "mlflow", "scanvi-study")
 MEASURES = ("recall", "precision", "f1", "support")  # of a class
-State = dict[str, torch.Tensor]
 
 
 @cache
@@ -156,6 +159,8 @@ def read_failures(directory: Path, keys: Iterable[str]) -> dict[str, str]:
 
 def write_state(directory: Path, stage: str, epoch: int, state: State) -> None:
     """Write the weights of a stage at an epoch, with their checksum beside them (written last)."""
+    import torch  # slow to import, and only stages need it
+
     buffer = io.BytesIO()
     torch.save(state, buffer)
     path = _state_path(directory, stage, epoch)
@@ -171,6 +176,8 @@ def read_state(directory: Path, stage: str, epoch: int) -> State:
     ValueError
         If they do not match their checksum; they are removed, so that the next run trains them again.
     """
+    import torch
+
     path = _state_path(directory, stage, epoch)
     content = path.read_bytes()
     if files.sha256(content).encode() != path.with_suffix(".sha256").read_bytes():

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scanpy
 import scipy.sparse as sp
 
 from study import counts as raw
@@ -109,6 +108,8 @@ def content(config: DataConfig) -> dict[str, str]:
 
 def pbmc68k() -> Sheet:
     """Return the 700 blood cells that come inside scanpy, with their counts and a column `well`."""
+    import scanpy  # slow to import
+
     cells = scanpy.datasets.pbmc68k_reduced()
     if "counts" in cells.layers:
         counts, genes = cells.layers["counts"], cells.var_names

@@ -14,8 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch.nn.modules.module import register_module_forward_pre_hook
-
 from study import files
 
 log = logging.getLogger(__name__)
@@ -92,6 +90,7 @@ class Stopwatch:
     @contextmanager
     def training(self) -> Iterator[None]:
         """Count what happens inside as training, and as setup what comes before a network is first called."""
+        from torch.nn.modules.module import register_module_forward_pre_hook  # slow: not for those who only read
 
         def called(*_: Any) -> None:
             self._turn()

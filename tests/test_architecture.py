@@ -58,8 +58,15 @@ def test_each_library_has_one_door(library: str, door: set[str]) -> None:
     assert users == door
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "attribution", "stage"])
-def test_these_run_without_ray_and_mlflow(name: str) -> None:
-    code = f"import sys, study.{name}; print([m for m in ('ray', 'mlflow') if m in sys.modules])"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == "[]"
+@pytest.mark.parametrize(
+    ("names", "without"),
+    [
+        (("train", "evaluate", "attribution", "stage"), ("ray", "mlflow")),
+        (("pipeline", "foresight", "export", "check"), ("torch", "scvi", "scanpy")),  # seconds of every command
+    ],
+)
+def test_modules_start_without_libraries_they_do_not_need(names: tuple[str, ...], without: tuple[str, ...]) -> None:
+    for name in names:
+        code = f"import sys, study.{name}; print([library for library in {without} if library in sys.modules])"
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert said.stdout.strip() == "[]", name
