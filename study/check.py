@@ -19,6 +19,7 @@ from study.h5ad import few
 from study.sources import BUILT_IN, query_names
 from study.twins import Twin, make_all
 
+UNKNOWN = "(unknown)"  # no label
 FEW_SHARED = 0.5  # share of the reference's genes below which a source is worth a warning
 
 
@@ -51,10 +52,10 @@ class DataReport:
     files: pd.DataFrame
 
     def tables(self) -> list[tuple[str, pd.DataFrame]]:
-        """Return the tables that are not empty, each with its title."""
+        """Return the tables that are not empty, as they are read, each with its title."""
         named = [
-            ("Cells, and their depth (25%, 50%, 75% of cells have at most)", self.cells),
-            ("Classes (cells and their share)", self.classes),
+            ("Cells, with counts and genes of one: median (25% to 75%)", _depth_in_words(self.cells)),
+            ("Classes (cells and their share)", _shares_in_words(self.classes)),
             ("Batches (cells)", self.batches),
             ("Genes of the sources", self.files),
         ]
@@ -156,12 +157,36 @@ def _counted(what: str, parts: dict[str, np.ndarray], shares: bool) -> pd.DataFr
     """Count values in the reference and each query, side by side."""
     sizes = pd.DataFrame({name: pd.Series(values, dtype=object).value_counts() for name, values in parts.items()})
     sizes = sizes.fillna(0).astype(int).sort_index()
-    table = pd.DataFrame({what: sizes.index.to_series().replace("", "(unknown)").to_numpy()})
+    table = pd.DataFrame({what: sizes.index.to_series().replace("", UNKNOWN).to_numpy()})
     for name in parts:
         table[f"{name} cells"] = sizes[name].to_numpy()
         if shares:
             table[f"{name} share"] = (sizes[name] / max(1, sizes[name].sum())).round(3).to_numpy()
     return table
+
+
+def _depth_in_words(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of cells with the three percentiles of counts, and of genes, in one column each."""
+    read = cells.copy()
+    for what in ("counts", "genes") if len(cells) else ():
+        low, middle, high = (read.pop(f"{what} {share}%") for share in (25, 50, 75))
+        read[f"{what} of a cell"] = [
+            "–" if pd.isna(b) else f"{b:,.0f} ({a:,.0f} to {c:,.0f})" for a, b, c in zip(low, middle, high, strict=True)
+        ]
+    return read
+
+
+def _shares_in_words(classes: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of classes with one column for each part that has labels: cells and their share."""
+    if classes.empty:
+        return classes
+    read = classes[["class"]].copy()
+    for name in (column.removesuffix(" cells") for column in classes.columns if column.endswith(" cells")):
+        sizes, shares = classes[f"{name} cells"], classes[f"{name} share"]
+        if sizes[classes["class"] != UNKNOWN].any():
+            both = zip(sizes, shares, strict=True)
+            read[f"{name} cells"] = [f"{size:,} ({share:.1%})" if size else "–" for size, share in both]
+    return read[(read.iloc[:, 1:] != "–").any(axis=1)]
 
 
 def _about_reference(source: Source, folds: int) -> list[str]:

@@ -260,7 +260,7 @@ def progress(to: Console) -> Iterator[Show]:
         over = account.stages_done + account.stages_failed == account.stages_total
         if over or time.perf_counter() - last[0] >= QUIET_SECONDS:
             last[0] = time.perf_counter()
-            to.print(_sentence(account, time.perf_counter() - start), markup=False)
+            to.print(_sentence(account, time.perf_counter() - start), markup=False, soft_wrap=True)
 
     yield line
 

@@ -24,9 +24,17 @@ def test_the_bundled_cells_are_fit_and_described():
     assert report.batches.set_index("batch").loc["4"].tolist() == [0, 81, 81]
 
 
-def test_tables_and_json_hold_the_same(toy, combined):
-    report = check(combined(toy))
+def test_tables_are_short_and_json_holds_everything(toy, combined):
+    report = check(combined(toy, truth_key=None))
     assert [title.split(" ")[0].rstrip(",") for title, _ in report.tables()] == ["Cells", "Classes", "Batches", "Genes"]
+    cells, classes = (table.set_index(table.columns[0]) for _, table in report.tables()[:2])
+    middle, low, high = (f"{report.cells.loc[1, f'counts {share}%']:,.0f}" for share in (50, 25, 75))
+    assert cells.loc["q1", "counts of a cell"] == f"{middle} ({low} to {high})"
+    assert list(classes.columns) == ["reference cells"], "queries without labels say nothing here"
+    assert "(unknown)" not in classes.index
+    assert [int(text.split(" ")[0]) for text in classes["reference cells"]] == [
+        size for size in report.classes["reference cells"] if size
+    ]
     plain = json.loads(json.dumps(report.to_json(), allow_nan=False))
     assert plain["fit"] is True
     assert [row["name"] for row in plain["cells"]] == ["reference", "q1", "q2"]
