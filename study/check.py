@@ -51,15 +51,34 @@ class DataReport:
     batches: pd.DataFrame
     files: pd.DataFrame
 
+    @property
+    def labelled(self) -> list[str]:
+        """Which of the reference and the queries have labels, if only of some cells."""
+        known = self.classes[self.classes["class"] != UNKNOWN] if len(self.classes) else self.classes
+        return [name for name in self.cells.get("name", ()) if known[f"{name} cells"].any()]
+
+    @property
+    def makeup(self) -> pd.DataFrame:
+        """The rows of `classes` that have cells in what is labelled."""
+        return self.classes[self.classes[[f"{name} cells" for name in self.labelled]].any(axis=1)]
+
     def tables(self) -> list[tuple[str, pd.DataFrame]]:
         """Return the tables that are not empty, as they are read, each with its title."""
         named = [
             ("Cells, with counts and genes of one: median (25% to 75%)", _depth_in_words(self.cells)),
-            ("Classes (cells and their share)", _shares_in_words(self.classes)),
+            ("Classes (cells and their share)", self._shares_in_words()),
             ("Batches (cells)", self.batches),
             ("Genes of the sources", self.files),
         ]
         return [(title, table) for title, table in named if len(table)]
+
+    def _shares_in_words(self) -> pd.DataFrame:
+        """Return the classes with one column for each part that is labelled: cells and their share."""
+        read = self.makeup[["class"]].copy() if self.labelled else pd.DataFrame()
+        for name in self.labelled:
+            both = zip(self.makeup[f"{name} cells"], self.makeup[f"{name} share"], strict=True)
+            read[f"{name} cells"] = [f"{size:,} ({share:.1%})" if size else "–" for size, share in both]
+        return read
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values; `fit` says whether a study can run."""
@@ -174,19 +193,6 @@ def _depth_in_words(cells: pd.DataFrame) -> pd.DataFrame:
             "–" if pd.isna(b) else f"{b:,.0f} ({a:,.0f} to {c:,.0f})" for a, b, c in zip(low, middle, high, strict=True)
         ]
     return read
-
-
-def _shares_in_words(classes: pd.DataFrame) -> pd.DataFrame:
-    """Return the table of classes with one column for each part that has labels: cells and their share."""
-    if classes.empty:
-        return classes
-    read = classes[["class"]].copy()
-    for name in (column.removesuffix(" cells") for column in classes.columns if column.endswith(" cells")):
-        sizes, shares = classes[f"{name} cells"], classes[f"{name} share"]
-        if sizes[classes["class"] != UNKNOWN].any():
-            both = zip(sizes, shares, strict=True)
-            read[f"{name} cells"] = [f"{size:,} ({share:.1%})" if size else "–" for size, share in both]
-    return read[(read.iloc[:, 1:] != "–").any(axis=1)]
 
 
 def _about_reference(source: Source, folds: int) -> list[str]:

@@ -121,9 +121,9 @@ def trial_map(plan: Plan, results: Mapping[str, Result], failures: Mapping[str, 
 
 
 def data_chart(checks: DataReport | None) -> Json:
-    """Return the depth of reference and queries, and their make-up in percent, a row per class."""
+    """Return the depth of reference and queries, and the make-up of what is labelled in percent, a row per class."""
     if checks is None or checks.cells.empty:
-        return {"parts": [], "depth": {}, "classes": [], "shares": []}
+        return {"parts": [], "depth": {}, "labelled": [], "classes": [], "shares": []}
     parts = checks.cells["name"].tolist()
     depth = {
         what: [
@@ -132,11 +132,12 @@ def data_chart(checks: DataReport | None) -> Json:
         ]
         for what in ("counts", "genes")
     }
-    shares = 100 * checks.classes[[f"{name} share" for name in parts]].to_numpy(dtype=float)
+    shares = 100 * checks.makeup[[f"{name} share" for name in checks.labelled]].to_numpy(dtype=float)
     return {
         "parts": parts,
         "depth": depth,
-        "classes": checks.classes["class"].tolist(),
+        "labelled": checks.labelled,
+        "classes": checks.makeup["class"].tolist(),
         "shares": [[number(value, 1) for value in row] for row in shares],
     }
 

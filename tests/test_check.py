@@ -30,7 +30,8 @@ def test_tables_are_short_and_json_holds_everything(toy, combined):
     cells, classes = (table.set_index(table.columns[0]) for _, table in report.tables()[:2])
     middle, low, high = (f"{report.cells.loc[1, f'counts {share}%']:,.0f}" for share in (50, 25, 75))
     assert cells.loc["q1", "counts of a cell"] == f"{middle} ({low} to {high})"
-    assert list(classes.columns) == ["reference cells"], "queries without labels say nothing here"
+    assert report.labelled == ["reference"], "queries without labels say nothing of classes"
+    assert list(classes.columns) == ["reference cells"]
     assert "(unknown)" not in classes.index
     assert [int(text.split(" ")[0]) for text in classes["reference cells"]] == [
         size for size in report.classes["reference cells"] if size

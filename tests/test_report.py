@@ -144,10 +144,13 @@ def described(classes: Sequence[str] = ("B", "NK", "T"), queries: Sequence[str] 
     parts = ["reference", *queries]
     depth = {f"{what} {share}%": float(share * 40 + 2) for what in ("counts", "genes") for share in (25, 50, 75)}
     cells = pd.DataFrame([{"name": part, "cells": 1234, **depth} for part in parts])
-    shares = {f"{part} share": [(at + 1) / len(classes) / 2 for at in range(len(classes))] for part in parts}
+    makeup: dict[str, list[float]] = {}
+    for part in parts:
+        makeup[f"{part} cells"] = [1 + at for at in range(len(classes))]
+        makeup[f"{part} share"] = [(at + 1) / len(classes) / 2 for at in range(len(classes))]
     none = pd.DataFrame()
     return DataReport(
-        (), (f"class {classes[0]!r} is small",), cells, pd.DataFrame({"class": classes, **shares}), none, none
+        (), (f"class {classes[0]!r} is small",), cells, pd.DataFrame({"class": classes, **makeup}), none, none
     )
 
 
@@ -362,7 +365,7 @@ def test_failed_and_missing_trials_are_told_apart(small: Scene) -> None:
 
 def test_depth_and_make_up_are_those_of_the_check(page: Page) -> None:
     data = page.data["data"]
-    assert data["parts"] == ["reference", "first", "second"] and data["classes"] == ["B", "NK", "T"]
+    assert data["parts"] == data["labelled"] == ["reference", "first", "second"] and data["classes"] == ["B", "NK", "T"]
     assert data["depth"]["genes"] == [[1002, 2002, 3002]] * 3
     assert data["shares"][2] == [50, 50, 50] and page.says("class 'B' is small")
 
