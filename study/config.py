@@ -86,6 +86,11 @@ class QuerySpec(Model):
             raise ValueError("'thin' and 'match_depth' both set the depth of a query: give one of them")
         return self
 
+    @property
+    def altered(self) -> bool:
+        """Whether this is a twin: not all of the cells, as they are."""
+        return bool(self.thin or self.compose or self.drop or self.match_size or self.match_depth)
+
 
 class SimulatedQuery(Model):
     """What is planted in one simulated query."""

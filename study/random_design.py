@@ -6,8 +6,10 @@ every replicate are random terms. What recurs at a point but has no simple form 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -31,18 +33,42 @@ OTHER = "other repeatable"
 LOW, HIGH = 0.1, 0.9
 
 
+# A data factor and one of its columns, a parameter and one of its columns.
+_Product = tuple[str, int, str, int]
+
+
 @dataclass(frozen=True, eq=False)
 class _Trials:
-    """The trials of one class: values, units and the columns of the fixed effects, by group."""
+    """The trials of one class: values, units and the columns of the fixed effects.
+
+    Attributes
+    ----------
+    mains
+        Columns of each factor.
+    products
+        Which columns of a data factor and of a parameter are multiplied.
+    group
+        The cause of each column, those of `mains` first.
+    """
 
     eta: Floats
     points: Floats
     replicate: NDArray[np.intp]
     point: NDArray[np.intp]
     runs: dict[str, NDArray[np.intp]]
-    columns: Floats
+    mains: dict[str, Floats]
+    products: tuple[_Product, ...]
     group: NDArray[np.str_]
-    factor: NDArray[np.str_]
+
+    @cached_property
+    def columns(self) -> Floats:
+        """The fixed effects, ``[trial, column]``."""
+        return _columns(self.mains, self.products)
+
+    def columns_with(self, factor: str, trial: int) -> Floats:
+        """Return the columns that all trials would have with a factor as it is in one of them."""
+        mine = self.mains[factor]
+        return _columns(self.mains | {factor: np.broadcast_to(mine[trial], mine.shape)}, self.products)
 
 
 def attribute_random(
@@ -122,33 +148,37 @@ def _trials(present: pd.DataFrame, factors: Sequence[Factor], strata: Sequence[S
             runs[stratum.name] = unit
             seen.append(unit)
     mains = {factor.name: _main(present[factor.name], factor) for factor in factors}
-    columns: list[Floats] = []
-    group: list[str] = []
-    owner: list[str] = []
-    for factor in factors:
-        columns.append(mains[factor.name])
-        group += [str(factor.role)] * mains[factor.name].shape[1]
-        owner += [factor.name] * mains[factor.name].shape[1]
-    for one in (factor.name for factor in factors if factor.role == DATA):
-        for other in (factor.name for factor in factors if factor.role == PARAMETER):
-            for product in (mains[one][:, :, None] * mains[other][:, None, :]).reshape(len(present), -1).T:
-                trial = np.column_stack([np.ones(len(present)), *columns, product])
-                # Few points may not hold every combination of levels; such a product tells nothing new.
-                if np.linalg.matrix_rank(trial) == trial.shape[1]:
-                    columns.append(product[:, None])
-                    group.append(MIXED)
-                    owner.append("")
-    stacked = np.column_stack(columns)
+    products = _products(mains, factors)
+    group = [str(factor.role) for factor in factors for _ in mains[factor.name].T]
     return _Trials(
         logit(present["correct"].to_numpy(float), present["total"].to_numpy(float)),
         percent(present["correct"].to_numpy(float), present["total"].to_numpy(float)),
         replicate,
         _codes(present[[factor.name for factor in factors]]),
         runs,
-        stacked - stacked.mean(axis=0),
-        np.array(group),
-        np.array(owner),
+        mains,
+        products,
+        np.array([*group, *[MIXED] * len(products)]),
     )
+
+
+def _products(mains: Mapping[str, Floats], factors: Sequence[Factor]) -> tuple[_Product, ...]:
+    """Return the data x parameter products that tell something new: few points may not hold all combinations."""
+    roles = {role: [factor.name for factor in factors if factor.role == role] for role in (DATA, PARAMETER)}
+    kept: list[_Product] = []
+    for one, other in itertools.product(roles[DATA], roles[PARAMETER]):
+        for i, j in np.ndindex(mains[one].shape[1], mains[other].shape[1]):
+            more = [*kept, (one, i, other, j)]
+            columns = _columns(mains, more)
+            exog = np.column_stack([np.ones(len(columns)), columns])
+            if np.linalg.matrix_rank(exog) == exog.shape[1]:
+                kept = more
+    return tuple(kept)
+
+
+def _columns(mains: Mapping[str, Floats], products: Sequence[_Product]) -> Floats:
+    """Return the columns of all factors, then those of the products."""
+    return np.column_stack([*mains.values(), *(mains[one][:, i] * mains[other][:, j] for one, i, other, j in products)])
 
 
 def _codes(frame: pd.DataFrame) -> NDArray[np.intp]:
@@ -156,10 +186,15 @@ def _codes(frame: pd.DataFrame) -> NDArray[np.intp]:
 
 
 def _main(values: pd.Series, factor: Factor) -> Floats:
-    """Return a factor's columns: a number's standardised rank, or one column per level but the first."""
+    """Return a factor's columns: a number's standardised rank, or one column per level but the first.
+
+    All have mean 0, or a product would hold a part of the main effects.
+    """
     if factor.levels:
         texts = values.astype(str).to_numpy()
-        return np.column_stack([(texts == str(level)).astype(float) for level in factor.levels[1:]])
+        columns = np.column_stack([(texts == str(level)).astype(float) for level in factor.levels[1:]])
+        centred: Floats = columns - columns.mean(axis=0)
+        return centred
     ranks = stats.rankdata(values.to_numpy(float))
     scaled: Floats = ((ranks - ranks.mean()) / ranks.std())[:, None]
     return scaled
@@ -272,24 +307,43 @@ def _effects(
     df: dict[str, int],
     factors: Sequence[Factor],
 ) -> tuple[Effect, ...]:
-    """Return, in points, each level's difference from the first, and each number's from low to high, largest first."""
-    step = float(slope(special.expit(trials.eta)).mean())
+    """Return each level's difference from the first, and each number's from low to high, in points, largest first."""
     found = []
     for factor in factors:
-        mine = np.flatnonzero(trials.factor == factor.name)
-        rows: list[tuple[Level, Level, Floats]] = [
-            (level, factor.levels[0], np.eye(len(mine))[i]) for i, level in enumerate(factor.levels[1:])
-        ]
-        if not factor.levels:
-            values = present[factor.name].to_numpy(float)
-            low, high = (np.flatnonzero(values == np.quantile(values, q, method="nearest"))[0] for q in (LOW, HIGH))
-            rows = [(float(values[high]), float(values[low]), trials.columns[high, mine] - trials.columns[low, mine])]
-        for level, baseline, weights in rows:
-            estimate = np.array([step * weights @ fixed[mine]])
-            variance = np.array([[step**2 * weights @ covariance[np.ix_(mine, mine)] @ weights]])
-            own_df = np.array([df[factor.role]])
-            tested = t_tests(estimate, variance, own_df, own_df.astype(float))
+        own_df = np.array([df[factor.role]])
+        for level, baseline, *places in _pairs(factor, present[factor.name]):
+            estimate, gradient = _difference(trials, fixed, factor.name, *places)
+            variance = gradient @ covariance @ gradient
+            tested = t_tests(np.array([estimate]), np.array([[variance]]), own_df, own_df.astype(float))
             numbers = (tested.estimate, tested.lower, tested.upper, tested.se, tested.df, tested.p, tested.p)
             place = (None, None, factor.role, "runs and points")
             found.append(Effect("marginal", factor.name, level, baseline, *place, *(float(one[0]) for one in numbers)))
     return tuple(sorted(found, key=lambda effect: -abs(effect.points)))
+
+
+def _pairs(factor: Factor, values: pd.Series) -> list[tuple[Level, Level, int, int]]:
+    """Return which levels are compared, a level and its baseline, and a trial that has each."""
+    if factor.levels:
+        texts = values.astype(str).tolist()
+        first = {level: texts.index(str(level)) for level in factor.levels}
+        baseline = factor.levels[0]
+        return [(level, baseline, first[level], first[baseline]) for level in factor.levels[1:]]
+    numbers = values.astype(float).tolist()
+    low, high = (float(np.quantile(numbers, q, method="nearest")) for q in (LOW, HIGH))
+    return [(high, low, numbers.index(high), numbers.index(low))]
+
+
+def _difference(trials: _Trials, fixed: Floats, factor: str, there: int, start: int) -> tuple[float, Floats]:
+    """Return what a factor does, in points, and its gradient by the coefficients.
+
+    It is the mean over all trials of the share that the model gives with the factor as it is in one trial, less that
+    with the factor as it is in another, all else as it was: products with other factors, and the scale, are averaged.
+    """
+    rest = trials.eta - trials.columns @ fixed
+    estimate, gradient = 0.0, np.zeros(len(fixed))
+    for sign, trial in ((1, there), (-1, start)):
+        columns = trials.columns_with(factor, trial)
+        share = special.expit(rest + columns @ fixed)
+        estimate += sign * 100 * float(share.mean())
+        gradient += sign * (slope(share)[:, None] * (columns - trials.columns)).mean(axis=0)
+    return estimate, gradient

@@ -23,6 +23,7 @@ from study import files, train
 from study.cells import Cells
 from study.config import InputError, StudyConfig, dump, nearest
 from study.data import UNLABELLED, query_names
+from study.sources import BUILT_IN
 from study.split import Split
 from study.twins import prepare
 
@@ -92,18 +93,28 @@ def transfer_all(config: StudyConfig, say: Callable[[str], None]) -> Iterator[Pa
     """
     if config.scvi.extra or config.scanvi.extra:
         train.check_extra(config)
-    known = query_names(config.data)
-    if config.query is not None and config.query not in known[:-2]:
-        raise InputError(
-            f"query: {config.query!r} is no query.{nearest(config.query, known)} Known: {', '.join(known[:-2])}."
-        )
-    altered = {name for name, spec in config.data.queries.items() if spec.thin or spec.compose or spec.drop}
-    names = [config.query] if config.query is not None else [name for name in known[:-2] if name not in altered]
+    names = _to_label(config)
     cells = prepare(config.data, names, config.directory / "counts")
     for found in cells.values():
         found.first(config.query_cells)  # a query that has too few is refused before another is trained
     for name in names:
         yield transfer(config, name, cells[name], config.directory / "transfer", say)
+
+
+def _to_label(config: StudyConfig) -> list[str]:
+    """Return the queries that are to be labelled."""
+    known = query_names(config.data)[: -len(BUILT_IN)]
+    if config.query is not None:
+        if config.query not in known:
+            raise InputError(
+                f"query: {config.query!r} is no query.{nearest(config.query, known)} Known: {', '.join(known)}."
+            )
+        return [config.query]
+    twins = {name for name, spec in config.data.queries.items() if spec.altered}
+    names = [name for name in known if name not in twins]
+    if not names:
+        raise InputError(f"query: every query is an altered twin. Name one, as in 'query={known[0]}'.")
+    return names
 
 
 def _all_cells(cells: Cells, batch_size: int) -> Split:

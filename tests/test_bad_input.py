@@ -362,6 +362,10 @@ CASES = {
         "transfer TOY query_cells=15", ("query_cells=15", "10 cells", "'all'")
     ),
     "a transfer of a query that is none": Case("transfer TOY query=q3", ("query: 'q3'", "Known: q1, q2")),
+    "a transfer where all queries are twins": Case(
+        "transfer TOY 'data.queries={small: {of: q1, match_size: true}}'",
+        ("every query is an altered twin", "'query=small'"),
+    ),
     "a transfer with no file": Case(
         "transfer --config best.yaml", ("best.yaml: cannot be read", "No such file", "written by 'export'")
     ),

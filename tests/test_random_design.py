@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from study.attribution import attribute, attribute_study
 from study.design import Factor
-from study.findings import Attribution
+from study.findings import Attribution, Effect
 from study.plan import strata
 from study.verdict import verdict
 
@@ -20,9 +20,14 @@ FACTORS = (
 )
 
 
-def table_of(
-    seed: int, by_lr: float = 0.0, by_query: float = 0.0, by_point: float = 0.0, points: int = 30
-) -> pd.DataFrame:
+def planted(points: pd.DataFrame, by_lr: float = 0, by_query: float = 0, by_both: float = 0) -> np.ndarray:
+    """Return what is planted at each point, on the logit scale; `by_both` has no mean over the queries."""
+    query, nonlinear = points["query"].to_numpy(), ~points["scanvi.linear_classifier"].to_numpy(dtype=bool)
+    by_number = by_lr * (np.log(points["scanvi.lr"].to_numpy()) + 5)
+    return np.asarray(by_number + by_query * (query == "C") + by_both * np.where(query == "A", 2, -1) * nonlinear)
+
+
+def table_of(seed: int, by_point: float = 0.0, points: int = 30, **effects: float) -> pd.DataFrame:
     """Return three replicates of random points; trials of a query share a pretraining in each."""
     rng = np.random.default_rng(seed)
     drawn = pd.DataFrame(
@@ -33,12 +38,22 @@ def table_of(
         }
     )
     query = drawn["query"].map({"A": 0, "B": 1, "C": 2}).to_numpy()
-    fixed = by_lr * (np.log(drawn["scanvi.lr"]) + 5) + by_query * (query == 2) + by_point * rng.normal(size=points)
+    fixed = planted(drawn, **effects) + by_point * rng.normal(size=points)
     parts = []
     for r in range(3):
         eta = 1.5 + rng.normal() * 0.5 + rng.normal(size=3)[query] * 0.4 + rng.normal(size=points) * 0.2 + fixed
         parts.append(drawn.assign(replicate=r, seed=r, fold=r, correct=1e6 * expit(eta), total=1e6))
     return pd.concat(parts, ignore_index=True)
+
+
+def truth(table: pd.DataFrame, effect: Effect, **effects: float) -> float:
+    """Return what an effect is worth in points: a factor set to each of two levels in all trials of a table."""
+    rest = logit(table["correct"] / table["total"]) - planted(table, **effects)
+    level, baseline = (
+        expit(rest + planted(table.assign(**{effect.factor: one}), **effects)).mean()
+        for one in (effect.level, effect.baseline)
+    )
+    return 100 * float(level - baseline)
 
 
 def found_in(table: pd.DataFrame) -> Attribution:
@@ -57,6 +72,23 @@ def test_a_number_that_acts_is_found_with_its_values() -> None:
     assert largest.lower > 0
     assert found.share("parameter").lower > 0
     assert sum(share.share for share in found.shares) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "effects", [{"by_both": 1.5}, {"by_query": -6.0}, {"by_query": -2.0, "by_lr": 0.6, "by_both": 0.5}]
+)
+def test_effects_are_means_over_all_else(effects: dict[str, float]) -> None:
+    # A parameter that acts otherwise in each query, and effects as large as the scale.
+    held, bias = [], []
+    for seed in range(20):
+        table = table_of(seed, **effects)
+        for one in found_in(table).effects:
+            expected = truth(table, one, **effects)
+            held.append(one.lower <= expected <= one.upper)
+            bias.append(one.points - expected)
+            assert -100 <= one.lower <= one.points <= one.upper <= 100
+    assert np.mean(held) > 0.85
+    assert abs(np.mean(bias)) < 1
 
 
 def test_points_that_share_a_training_do_not_blame_the_query() -> None:
