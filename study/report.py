@@ -118,7 +118,7 @@ def render(
         plotly=Markup(get_plotlyjs()),
         data=data,
         facts=_facts(plan, results, failures, cells) | {"whole": _whole(attribution)},
-        missing=_missing(config, results, attribution),
+        missing=_missing(results, attribution),
         outcomes=data["outcomes"],
         cards=_cards(verdicts, outcomes),
         shares=_share_tables(attribution, outcomes),
@@ -207,15 +207,10 @@ def _whole(attribution: StudyAttribution | None) -> int:
     return max((found.replicates for found in attribution.attributions), default=0) if attribution else 0
 
 
-def _missing(config: StudyConfig, results: Mapping[str, Result], attribution: StudyAttribution | None) -> str:
+def _missing(results: Mapping[str, Result], attribution: StudyAttribution | None) -> str:
     """Say why there are no shares and effects; nothing where there are some."""
     if not results:
         return "No trial is finished yet, so there is nothing to explain. What follows is the design and the data."
-    if attribution is None and config.space.design == "random":
-        return (
-            "A random design is shown but not decomposed: its settings are drawn, not crossed, so that what one of "
-            "them does cannot be told apart from the others by comparing runs. Use a factorial design for shares."
-        )
     if attribution is None:
         return "No replicate is complete yet. Shares and effects compare whole replicates: run the study further."
     if not any(found.shares for found in attribution.attributions):

@@ -342,14 +342,14 @@ def test_one_replicate_is_shown_and_says_why_nothing_is_decomposed(small: Scene)
     assert len(shown.data["trials"]["replicate"]) == 8
 
 
-def test_a_random_design_says_that_it_is_not_decomposed() -> None:
+def test_a_random_design_without_a_whole_replicate_says_what_is_missing() -> None:
     factors = {
         "query": {"levels": ["first", "second"]},
         "scanvi.classification_ratio": {"type": "uniform", "low": 1, "high": 90},
     }
     study = scene(factors=factors, design="random", points=6, replicates=2)
     shown = study.page(attribution=None)
-    assert shown.says("A random design is shown but not decomposed") and shown.says("uniform from 1 to 90")
+    assert shown.says("No replicate is complete yet") and shown.says("uniform from 1 to 90")
     data = shown.data
     assert data["factors"][1]["levels"] == [] and all(1 <= value <= 90 for value in data["trials"]["levels"][1])
     assert data["attributions"]["heldout/recall"] == [None] * 5
