@@ -54,6 +54,8 @@ def choose(plan: Plan, results: Mapping[str, Result]) -> Choice:
 
     Raises
     ------
+    InputError
+        If settings were not tried in the same data conditions, as in most random designs.
     ValueError
         If no replicate is whole.
     """
@@ -76,7 +78,15 @@ def choose(plan: Plan, results: Mapping[str, Result]) -> Choice:
         )
     if not rows:
         raise ValueError("no replicate of the study is whole yet")
-    return _decide(pd.DataFrame(rows), members)
+    trials = pd.DataFrame(rows)
+    conditions, met = trials["condition"].nunique(), trials.groupby("candidate")["condition"].nunique()
+    if (met < conditions).any():
+        raise InputError(
+            f"the settings of this study were not tried in the same data conditions (of {conditions}, at least "
+            f"{met.min()} and at most {met.max()} each), so that nobody knows which hold up in all of them. Expected a "
+            "design that crosses settings with data: 'design: factorial' or 'design: search'."
+        )
+    return _decide(trials, members)
 
 
 def choose_found(config: StudyConfig, search: Search) -> Choice:

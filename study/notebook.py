@@ -187,7 +187,7 @@ class StudyResults:
         Raises
         ------
         InputError
-            If no replicate is whole.
+            If no replicate is whole, or settings were not tried in the same data conditions.
         """
         found = analysis.whole_results(self.study)
         choice = export.choice_of(self.config, self.study.plan, found, self.study.search)

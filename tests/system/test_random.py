@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from study import config as configuration
+from study import export
 from study.analysis import analyse
+from study.config import InputError
 from study.outline import open_study
 from study.stage import perform
 from study.train import Hardware
@@ -27,3 +31,6 @@ def test_a_random_design_is_trained_attributed_and_reported(tmp_path: Path) -> N
     overall = analysis.attribution.of("heldout/recall", "(overall)")
     assert overall.method == "mixed model", overall.reason
     assert analysis.report.stat().st_size > 10_000
+    with pytest.raises(InputError, match="not tried in the same data conditions"):
+        export.write(study.config, study.plan, analysis.results)
+    assert not (study.config.directory / "best.yaml").exists()
