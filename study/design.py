@@ -27,11 +27,20 @@ MOST_TRIALS = 100_000  # more of them are a slip of the keyboard, and planning w
 
 @dataclass(frozen=True)
 class Factor:
-    """One thing that varies. Its first level is the baseline of differences."""
+    """One thing that varies.
+
+    Attributes
+    ----------
+    levels
+        The first is the baseline of differences; none if it is drawn from a range.
+    logarithmic
+        Whether its range is drawn from evenly on the scale of logarithms.
+    """
 
     name: str
     levels: tuple[Level, ...]
     role: Role
+    logarithmic: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,8 @@ def factors_of(space: SearchSpace, queries: Sequence[str]) -> tuple[Factor, ...]
                     f"space.factors.query: needs at least 2 queries, the data has {list(levels)}. "
                     "Leave the factor out, or name more queries."
                 )
-        found.append(Factor(name, tuple(levels), spec.role or role_of(name)))
+        logarithmic = spec.domain is not None and spec.domain.type == "loguniform"
+        found.append(Factor(name, tuple(levels), spec.role or role_of(name), logarithmic))
     return tuple(found)
 
 

@@ -1,7 +1,7 @@
 """Random designs: settings drawn from ranges, the same points in every replicate, and no crossed table.
 
-A mixed model on the logit scale: numbers enter by their rank, runs that share a training and points that recur in
-every replicate are random terms. What recurs at a point but has no simple form is a group of its own.
+A mixed model on the logit scale: numbers enter on the scale they were drawn on; runs that share a training, and points
+that recur in every replicate, are random terms. What recurs at a point but has no simple form is a group of its own.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def _codes(frame: pd.DataFrame) -> NDArray[np.intp]:
 
 
 def _main(values: pd.Series, factor: Factor) -> Floats:
-    """Return a factor's columns: a number's standardised rank, or one column per level but the first.
+    """Return a factor's columns: a number on the scale it was drawn on, or one column per level but the first.
 
     All have mean 0, or a product would hold a part of the main effects.
     """
@@ -195,8 +195,9 @@ def _main(values: pd.Series, factor: Factor) -> Floats:
         columns = np.column_stack([(texts == str(level)).astype(float) for level in factor.levels[1:]])
         centred: Floats = columns - columns.mean(axis=0)
         return centred
-    ranks = stats.rankdata(values.to_numpy(float))
-    scaled: Floats = ((ranks - ranks.mean()) / ranks.std())[:, None]
+    numbers = values.to_numpy(float)
+    drawn = np.log(numbers) if factor.logarithmic else numbers
+    scaled: Floats = ((drawn - drawn.mean()) / drawn.std())[:, None]
     return scaled
 
 
@@ -221,7 +222,7 @@ def _fitted(
     covariance = np.asarray(found.normalized_cov_params)[blocks.shape[1] :, blocks.shape[1] :]
     df = {group: _group_df(group, trials, factors, strata, point_df) for group in CAUSES}
     shares, chance = _shares(trials, fixed, covariance, variances, df, strata)
-    reason = f"random design of {n_points} points: a mixed model of ranks and data x parameter products, approximate"
+    reason = f"random design of {n_points} points: a mixed model of main effects and their products, approximate"
     effects = _effects(trials, present, fixed, covariance, df, factors)
     return replace(shown, method="mixed model", reason=reason, shares=shares, chance=chance, effects=effects)
 

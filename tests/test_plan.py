@@ -14,7 +14,7 @@ from study import config as configuration
 from study.cells import Cells
 from study.config import InputError, StudyConfig
 from study.data import query_names
-from study.design import Factor, replicates_of, trials_of
+from study.design import Factor, factors_of, replicates_of, trials_of
 from study.plan import Plan, plan, strata
 from study.twins import prepare
 
@@ -182,8 +182,11 @@ def test_replicates_rotate_folds_and_may_be_crossed() -> None:
 
 def test_a_random_design_is_the_same_each_time_and_in_every_replicate() -> None:
     factors = "{query: {levels: [asis, shallow]}, scvi.dropout_rate: {type: uniform, low: 0.0, high: 0.5}, "
-    factors += "scvi.n_latent: {type: randint, low: 4, high: 20}}"
+    factors += "scvi.n_latent: {type: randint, low: 4, high: 20}, "
+    factors += "scanvi.classification_ratio: {type: loguniform, low: 1, high: 100}}"
     config = study_of(factors, design="random", points=5, replicates=2)
+    made = factors_of(config.space, query_names(config.data))
+    assert [factor.name for factor in made if factor.logarithmic] == ["scanvi.classification_ratio"]
     drawn = [trial.levels for trial in trials_of(config, query_names(config.data))]
     assert drawn[:5] == drawn[5:]
     assert len(set(drawn)) == 5

@@ -15,7 +15,7 @@ from study.verdict import verdict
 
 FACTORS = (
     Factor("query", ("A", "B", "C"), "data"),
-    Factor("scanvi.lr", (), "parameter"),
+    Factor("scanvi.lr", (), "parameter", logarithmic=True),
     Factor("scanvi.linear_classifier", (True, False), "parameter"),
 )
 
@@ -75,7 +75,7 @@ def test_a_number_that_acts_is_found_with_its_values() -> None:
 
 
 @pytest.mark.parametrize(
-    "effects", [{"by_both": 1.5}, {"by_query": -6.0}, {"by_query": -2.0, "by_lr": 0.6, "by_both": 0.5}]
+    "effects", [{"by_both": 1.5}, {"by_query": -6.0}, {"by_lr": 1.5}, {"by_query": -2.0, "by_lr": 0.6, "by_both": 0.5}]
 )
 def test_effects_are_means_over_all_else(effects: dict[str, float]) -> None:
     # A parameter that acts otherwise in each query, and effects as large as the scale.
