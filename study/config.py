@@ -269,6 +269,9 @@ class Domain(Model):
             raise ValueError(f"a randint range goes from one integer to another, found {self.low:g} and {self.high:g}")
         return self
 
+    def __str__(self) -> str:
+        return f"{self.type} from {self.low:g} to {self.high:g}"
+
 
 class FactorSpec(Model):
     """The levels of one factor (or the range a random design draws from) and its role."""

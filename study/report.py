@@ -288,9 +288,7 @@ def _factors(config: StudyConfig, plan: Plan) -> pd.DataFrame:
     """Return the design as a table."""
     rows = []
     for factor in plan.factors:
-        domain = config.space.factors[factor.name].domain
-        drawn = f"{domain.type} from {domain.low:g} to {domain.high:g}" if domain else ""
-        levels = ", ".join(map(word, factor.levels)) or drawn
+        levels = ", ".join(map(word, factor.levels)) or str(config.space.factors[factor.name].domain)
         rows.append({"factor": factor.name, "role": factor.role, "levels": levels})
     return pd.DataFrame(rows)
 
