@@ -254,13 +254,13 @@ def show(found: Mapping[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--quick", action="store_true", help="16 trials of a few epochs")
-    length.add_argument("--thread", action="store_true", help="the thread's own epochs: an hour and a half")
+    fixed = {"dest": "size", "action": "store_const", "default": FULL}
+    length.add_argument("--quick", const=QUICK, help="a third of the trials, of a few epochs", **fixed)
+    length.add_argument("--thread", const=THREAD, help="the thread's own epochs: an hour and a half", **fixed)
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        size = QUICK if arguments.quick else THREAD if arguments.thread else FULL
-        found = compare(size, Path(scratch))
+        found = compare(arguments.size, Path(scratch))
     show(found)
     if arguments.json:
         print(json.dumps(found))

@@ -54,8 +54,8 @@ class DataReport:
     @property
     def labelled(self) -> list[str]:
         """Which of the reference and the queries have labels, if only of some cells."""
-        known = self.classes[self.classes["class"] != UNKNOWN] if len(self.classes) else self.classes
-        return [name for name in self.cells.get("name", ()) if known[f"{name} cells"].any()]
+        known = self.classes[self.classes["class"] != UNKNOWN]
+        return [name for name in self.cells["name"] if known[f"{name} cells"].any()]
 
     @property
     def makeup(self) -> pd.DataFrame:
@@ -64,6 +64,8 @@ class DataReport:
 
     def tables(self) -> list[tuple[str, pd.DataFrame]]:
         """Return the tables that are not empty, as they are read, each with its title."""
+        if self.cells.empty:  # nothing could be read
+            return []
         named = [
             ("Cells, with counts and genes of one: median (25% to 75%)", _depth_in_words(self.cells)),
             ("Classes (cells and their share)", self._shares_in_words()),
@@ -74,9 +76,10 @@ class DataReport:
 
     def _shares_in_words(self) -> pd.DataFrame:
         """Return the classes with one column for each part that is labelled: cells and their share."""
-        read = self.makeup[["class"]].copy() if self.labelled else pd.DataFrame()
+        makeup = self.makeup
+        read = makeup[["class"]].copy()
         for name in self.labelled:
-            both = zip(self.makeup[f"{name} cells"], self.makeup[f"{name} share"], strict=True)
+            both = zip(makeup[f"{name} cells"], makeup[f"{name} share"], strict=True)
             read[f"{name} cells"] = [f"{size:,} ({share:.1%})" if size else "–" for size, share in both]
         return read
 
@@ -187,7 +190,7 @@ def _counted(what: str, parts: dict[str, np.ndarray], shares: bool) -> pd.DataFr
 def _depth_in_words(cells: pd.DataFrame) -> pd.DataFrame:
     """Return the table of cells with the three percentiles of counts, and of genes, in one column each."""
     read = cells.copy()
-    for what in ("counts", "genes") if len(cells) else ():
+    for what in ("counts", "genes"):
         low, middle, high = (read.pop(f"{what} {share}%") for share in (25, 50, 75))
         read[f"{what} of a cell"] = [
             "–" if pd.isna(b) else f"{b:,.0f} ({a:,.0f} to {c:,.0f})" for a, b, c in zip(low, middle, high, strict=True)

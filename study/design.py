@@ -33,14 +33,14 @@ class Factor:
     ----------
     levels
         The first is the baseline of differences; none if it is drawn from a range.
-    logarithmic
-        Whether its range is drawn from evenly on the scale of logarithms.
+    domain
+        That range.
     """
 
     name: str
     levels: tuple[Level, ...]
     role: Role
-    logarithmic: bool = False
+    domain: Domain | None = None
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,7 @@ def factors_of(space: SearchSpace, queries: Sequence[str]) -> tuple[Factor, ...]
                     f"space.factors.query: needs at least 2 queries, the data has {list(levels)}. "
                     "Leave the factor out, or name more queries."
                 )
-        logarithmic = spec.domain is not None and spec.domain.type == "loguniform"
-        found.append(Factor(name, tuple(levels), spec.role or role_of(name), logarithmic))
+        found.append(Factor(name, tuple(levels), spec.role or role_of(name), spec.domain))
     return tuple(found)
 
 
@@ -292,8 +291,8 @@ def _points(space: SearchSpace, queries: Sequence[str]) -> Iterator[tuple[tuple[
     for _ in range(space.points or 0):
         drawn = []
         for factor in factors:
-            domain = space.factors[factor.name].domain
-            level = _draw(domain, generator) if domain else factor.levels[generator.integers(len(factor.levels))]
+            levels, domain = factor.levels, factor.domain
+            level = _draw(domain, generator) if domain else levels[generator.integers(len(levels))]
             drawn.append((factor.name, level))
         yield tuple(drawn)
 

@@ -196,7 +196,7 @@ def _main(values: pd.Series, factor: Factor) -> Floats:
         centred: Floats = columns - columns.mean(axis=0)
         return centred
     numbers = values.to_numpy(float)
-    drawn = np.log(numbers) if factor.logarithmic else numbers
+    drawn = np.log(numbers) if factor.domain and factor.domain.type == "loguniform" else numbers
     scaled: Floats = ((drawn - drawn.mean()) / drawn.std())[:, None]
     return scaled
 

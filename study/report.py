@@ -134,7 +134,7 @@ def render(
         baseline=flips.baseline if flips else "",
         matched=_matched(matched),
         checks=checks,
-        factors=_factors(config, plan),
+        factors=_factors(plan),
         failed=_failed(plan, failures),
         provenance=_provenance(config, plan, results, command),
         group_names=GROUPS,
@@ -168,7 +168,7 @@ def render_search(
         ],
         notes=(*plan.notes, *recorded.audit(plan, results)),
         checks=checks,
-        factors=_factors(config, plan),
+        factors=_factors(plan),
         failed=_failed(plan, failures),
         provenance=_provenance(config, plan, results, command),
         most_rows=MOST_ROWS,
@@ -284,11 +284,11 @@ def _share(share: Share) -> str:
     return f"{100 * share.share:.0f}% [{100 * share.lower:.0f}, {100 * share.upper:.0f}]"
 
 
-def _factors(config: StudyConfig, plan: Plan) -> pd.DataFrame:
+def _factors(plan: Plan) -> pd.DataFrame:
     """Return the design as a table."""
     rows = []
     for factor in plan.factors:
-        levels = ", ".join(map(word, factor.levels)) or str(config.space.factors[factor.name].domain)
+        levels = ", ".join(map(word, factor.levels)) or str(factor.domain)
         rows.append({"factor": factor.name, "role": factor.role, "levels": levels})
     return pd.DataFrame(rows)
 

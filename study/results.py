@@ -33,9 +33,7 @@ from study.evaluate import MACRO, OVERALL
 from study.plan import Plan
 
 if TYPE_CHECKING:
-    import torch
-
-    State = dict[str, torch.Tensor]
+    from study.train import State
 
 log = logging.getLogger(__name__)
 PACKAGES = ("scvi-tools", "torch", "lightning", "anndata", "numpy", "scipy", "ray", "optuna", "mlflow", "scanvi-study")

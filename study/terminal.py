@@ -78,8 +78,7 @@ def plan_facts(plan: Plan, precision: Precision | None, prediction: Prediction |
 def show_plan(to: Console, study: Study) -> None:
     """Print factors, trials, stages, cost and notes."""
     plan = study.plan
-    domains = {name: spec.domain for name, spec in study.config.space.factors.items()}
-    factors = [(f.name, f.role, ", ".join(map(str, f.levels)) or str(domains[f.name])) for f in plan.factors]
+    factors = [(f.name, f.role, ", ".join(map(str, f.levels)) or str(f.domain)) for f in plan.factors]
     show_frame(to, f"study {study.config.name}: factors", pd.DataFrame(factors, columns=["factor", "role", "levels"]))
     kinds: dict[str, list[int]] = {}
     for stage in plan.stages:

@@ -186,7 +186,9 @@ def test_a_random_design_is_the_same_each_time_and_in_every_replicate() -> None:
     factors += "scanvi.classification_ratio: {type: loguniform, low: 1, high: 100}}"
     config = study_of(factors, design="random", points=5, replicates=2)
     made = factors_of(config.space, query_names(config.data))
-    assert [factor.name for factor in made if factor.logarithmic] == ["scanvi.classification_ratio"]
+    kinds = {factor.name: factor.domain.type for factor in made if factor.domain}
+    assert kinds["scanvi.classification_ratio"] == "loguniform"
+    assert sorted(kinds.values()) == ["loguniform", "randint", "uniform"]
     drawn = [trial.levels for trial in trials_of(config, query_names(config.data))]
     assert drawn[:5] == drawn[5:]
     assert len(set(drawn)) == 5

@@ -8,6 +8,7 @@ import pytest
 from scipy.special import expit, logit
 
 from study.attribution import attribute, attribute_study
+from study.config import Domain
 from study.design import Factor
 from study.findings import Attribution, Effect
 from study.plan import strata
@@ -15,7 +16,7 @@ from study.verdict import verdict
 
 FACTORS = (
     Factor("query", ("A", "B", "C"), "data"),
-    Factor("scanvi.lr", (), "parameter", logarithmic=True),
+    Factor("scanvi.lr", (), "parameter", Domain(type="loguniform", low=np.exp(-7), high=np.exp(-3))),
     Factor("scanvi.linear_classifier", (True, False), "parameter"),
 )
 
