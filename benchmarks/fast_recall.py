@@ -24,12 +24,14 @@ from rich.table import Table
 from scipy import stats
 from sklearn.metrics import confusion_matrix
 
-from study import config as configuration
-from study import train
-from study.cells import Cells
-from study.evaluate import class_metrics
-from study.split import split
-from study.twins import prepare
+from study.cells.prepared import Cells
+from study.cells.twins import prepare
+from study.config.composition import compose
+from study.plan.split import split_cells
+from study.training.hardware import Hardware
+from study.training.models import finetune, predict_probabilities, pretrain, state_of
+from study.training.snapshot import Snapshot
+from study.trials.metrics import class_metrics
 
 ENGINES = ("exact", "fast")
 
@@ -66,20 +68,18 @@ def main() -> None:
 def recall_of_engines(seed: int, epochs: tuple[int, int]) -> npt.NDArray[np.float64]:
     """Train with each engine; return recall by class and its mean, shape (n_engines, n_classes + 1)."""
     cells = bundled()
-    parts = split(cells, 0, 3, 128)
+    parts = split_cells(cells, 0, 3, 128)
     rows, classes = parts.held_out, np.arange(len(cells.classes))
     found = []
     for engine in ENGINES:
-        on, states, called = train.Hardware(engine=engine), [], []
-        config = configuration.compose()
-        train.pretrain(
-            cells, parts, config, seed, [epochs[0]], lambda s, a=states: a.append(train.state_of(s.model)), on
-        )
+        on, states, called = Hardware(engine=engine), [], []
+        config = compose()
+        pretrain(cells, parts, config, seed, [epochs[0]], lambda s, a=states: a.append(state_of(s.model)), on)
 
-        def read(snapshot: train.Snapshot, a: list[npt.NDArray[np.int64]] = called) -> None:
-            a.append(train.probabilities(snapshot.model, cells).argmax(axis=1)[rows])
+        def read(snapshot: Snapshot, a: list[npt.NDArray[np.int64]] = called) -> None:
+            a.append(predict_probabilities(snapshot.model, cells).argmax(axis=1)[rows])
 
-        train.finetune(cells, parts, config, seed, [epochs[1]], read, on, states[0])
+        finetune(cells, parts, config, seed, [epochs[1]], read, on, states[0])
         metrics = class_metrics(confusion_matrix(cells.labels[rows], called[0], labels=classes), cells.classes)
         found.append([*(metrics[f"recall/{name}"] for name in cells.classes), metrics["macro_recall"]])
     return np.array(found)
@@ -88,7 +88,7 @@ def recall_of_engines(seed: int, epochs: tuple[int, int]) -> npt.NDArray[np.floa
 def bundled() -> Cells:
     """The bundled cells and their query."""
     with tempfile.TemporaryDirectory() as folder:
-        return prepare(configuration.compose().data, ["asis"], Path(folder))["asis"]
+        return prepare(compose().data, ["asis"], Path(folder))["asis"]
 
 
 if __name__ == "__main__":

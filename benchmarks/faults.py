@@ -139,9 +139,9 @@ def _lose_node(folder: Path, settings: list[str], moment: float) -> tuple[bool, 
     import ray
     from ray.cluster_utils import Cluster
 
-    from study.config import compose
-    from study.pipeline import run
-    from study.status import Account
+    from study.commands.pipeline import run_study
+    from study.config.composition import compose
+    from study.sweep.status import Account
 
     os.chdir(folder)
     os.environ["HOME"] = str(folder)
@@ -164,7 +164,7 @@ def _lose_node(folder: Path, settings: list[str], moment: float) -> tuple[bool, 
                 started.set()
                 Timer(moment / 2, lose).start()
 
-        outcome = run(compose([*settings, f"resources.address={cluster.address}"]), show)
+        outcome = run_study(compose([*settings, f"resources.address={cluster.address}"]), show)
         over.set()
         time.sleep(moment / 2 + 1)
         return outcome.complete and not outcome.behind, alive == [True]
@@ -348,12 +348,12 @@ FAULTS: dict[str, Callable[[Bench, Row], None]] = {
 
 def undisturbed(folder: Path, epochs: int) -> tuple[Place, float]:
     """Run the study once, and return it with the seconds from the first step to the last."""
-    from study import timing
+    from study.trials.timing import read_timings
 
     place = Place(folder / "whole", epochs)
     if place.call():
         raise RuntimeError(place.said())
-    records = timing.read_all(place.study)
+    records = read_timings(place.study)
     return place, max(one.ended for one in records) - min(one.started for one in records)
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import psutil
 
-from study import files, results
+from study import files
+from study.trials.store import read_predictions, read_result
 
 SPACE = """
 name: broken
@@ -116,9 +117,9 @@ class Place:
         """Everything that the study found, but for when and how long."""
         found: dict[str, object] = {}
         for path in (self.study / "trials").glob("[!.]*.json"):
-            result = results.read_result(self.study, path.stem)
+            result = read_result(self.study, path.stem)
             if result is not None:
-                arrays = vars(results.read_predictions(self.study, path.stem))
+                arrays = vars(read_predictions(self.study, path.stem))
                 bits = {name: array.tobytes() for name, array in arrays.items()}
                 found[path.stem] = (result.metrics, result.confusion, result.curves, result.probes, bits)
         return found | {path.name: files.sha256_of(path) for path in (self.study / "tables").glob("*.csv")}

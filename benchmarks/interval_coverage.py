@@ -27,10 +27,10 @@ from simulated_tables import (
     true_shares,
 )
 
-from study.anova import Floats, squares
-from study.effects import compare, contrasts_of, weights_of
-from study.intervals import share_bounds
-from study.tables import MIN_SUPPORT, ClassTable
+from study.attribution.effects import compare, contrasts_of, weights_of
+from study.attribution.intervals import share_bounds
+from study.attribution.layout import Floats, squares
+from study.attribution.tables import MIN_SUPPORT, ClassTable
 
 PATTERNS: dict[str, dict[str, float]] = {
     "nothing": {},

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from study import config as configuration
-from study.cells import Cells
-from study.plan import Plan, plan
-from study.schedule import lower_bound, simulate
+from study.cells.prepared import Cells
+from study.config.composition import compose, validate
+from study.config.values import dump
+from study.plan.order import lower_bound, simulate_schedule
+from study.plan.tree import Plan, plan_study
 
 GPUS = (1, 8, 64)
 QUERIES = ("query1", "query2", "query3")
@@ -60,32 +61,32 @@ def empty_cells(reference: int, query: int, number: int) -> Cells:
 
 def full_study(reference: int, query: int) -> Plan:
     """Plan the study as `scanvi-study plan` would."""
-    values = configuration.dump(configuration.compose(["data=simulated", "space=forum", "scvi.max_epochs=400"]))
+    values = dump(compose(["data=simulated", "space=forum", "scvi.max_epochs=400"]))
     values["space"]["factors"] |= {
         "query": {"levels": list(QUERIES)},
         "query_cells": {"levels": [query // 4, query // 2, "all"]},
     }
     values["space"]["replicates"] = 5
-    config = configuration.validate(values)
+    config = validate(values)
     cells = {name: empty_cells(reference, query, number) for number, name in enumerate(QUERIES)}
-    return plan(config, cells, QUERIES)
+    return plan_study(config, cells, QUERIES)
 
 
 def measure(made: Plan, seconds_per_step: float) -> list[dict[str, float]]:
     """Return a row per number of GPUs."""
 
     def cost(stage: str, epochs: int) -> float:
-        one = made.stage[stage]
+        one = made.stage_by_key[stage]
         relative = 1.0 if one.kind == "pretraining" else STEP_OF_SCANVI
         return epochs * one.steps_per_epoch * relative * seconds_per_step
 
-    alone = [Alone(t.key, t.trial.replicate.index, float(t.steps)) for t in made.trials]
+    alone = [Alone(t.key, t.replicate.index, float(t.steps)) for t in made.trials]
     separate = {t.key: sum(cost(stage, epochs) for stage, epochs in t.chain) for t in made.trials}
     shared = {stage.key: cost(stage.key, stage.epochs[-1]) for stage in made.stages}
     rows = []
     for gpus in GPUS:
-        naive = simulate(alone, separate, gpus).makespan
-        ours = simulate(made.stages, shared, gpus).makespan
+        naive = simulate_schedule(alone, separate, gpus).makespan
+        ours = simulate_schedule(made.stages, shared, gpus).makespan
         work = sum(shared.values()) / gpus
         bound = lower_bound(made.stages, shared, gpus)
         rows.append(

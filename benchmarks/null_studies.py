@@ -21,13 +21,13 @@ from rich.table import Table
 from scipy.special import expit
 from simulated_tables import Planted, chance_for, default_design, draw, forum_design, layout_for
 
-from study.anova import CAUSES, Floats, Layout, Squares, f_test, squares
-from study.attribution import attribute_tables
-from study.effects import adjust_effects, compare, contrasts_of, holm, weights_of
-from study.findings import SIGNIFICANT
-from study.intervals import group_p_values, piece_squares
-from study.tables import ClassTable, logit, percent, slope
-from study.verdict import dominant_group
+from study.attribution.attribute import attribute_tables
+from study.attribution.effects import adjust_effects, compare, contrasts_of, holm, weights_of
+from study.attribution.findings import SIGNIFICANT
+from study.attribution.intervals import group_p_values, piece_squares
+from study.attribution.layout import CAUSES, Floats, Layout, Squares, f_test, squares
+from study.attribution.tables import ClassTable, logit, percent, slope
+from study.verdict.sentences import dominant_group
 
 CLASSES = 6
 CELLS = (50, 100, 200, 500, 1000, 2000)

@@ -86,7 +86,7 @@ def one_study(number: int) -> Found:
 
 def write_thirds(path: Path, number: int) -> None:
     """Write the bundled cells, the query dealt to three parts by chance."""
-    from study.sources import pbmc68k
+    from study.cells.sources import pbmc68k
 
     cells = pbmc68k()
     well = cells.obs["well"].astype(str).to_numpy()

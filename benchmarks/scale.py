@@ -96,19 +96,20 @@ def repeatedly(do: Callable[[], None], seconds: float) -> Iterator[None]:
 
 def configuration_of(path: Path, workers: int) -> Any:
     """Return the study of an h5ad: one replicate for each worker, one epoch of each stage."""
-    from study import config
+    from study.config.composition import compose, validate
+    from study.config.values import dump
 
     overrides = ["data=forum", f"data.path={path}", "data.dataset_key=dataset", "data.reference_value=reference"]
     overrides += ["data.labels_key=cell_type", "data.batch_key=dataset", "data.layer=null", "scvi.max_epochs=1"]
     overrides += ["scanvi.max_epochs=1", f"root={path.parent / 'studies'}", f"resources.concurrent={workers}"]
-    values = config.dump(config.compose([*overrides, f"name={path.stem}"]))
+    values = dump(compose([*overrides, f"name={path.stem}"]))
     values["space"] |= {"factors": {"query_cells": {"levels": [2, "all"]}}, "replicates": workers}
-    return config.validate(values)
+    return validate(values)
 
 
 def prepare(path: Path) -> dict[str, float]:
     """Prepare and digest the cells; return peaks of this process in bytes, and seconds."""
-    from study import twins
+    from study.cells.twins import prepare
 
     held = 0
 
@@ -120,7 +121,7 @@ def prepare(path: Path) -> dict[str, float]:
     config = configuration_of(path, 1)
     start = time.perf_counter()
     with repeatedly(look, 0.01):
-        cells = twins.prepare(config.data, ["query"], config.directory / "counts")
+        cells = prepare(config.data, ["query"], config.directory / "counts")
         cells["query"].digest()
     seconds = time.perf_counter() - start
     return {
@@ -133,12 +134,14 @@ def prepare(path: Path) -> dict[str, float]:
 
 def train(path: Path, workers: int) -> dict[str, Any]:
     """Train one epoch of both stages in as many workers at once; return the peak of each in bytes, and speeds."""
-    from study import sweep, timing
-    from study.outline import open_study
+    from study.studies.study import open_study
+    from study.sweep.cluster import cluster
+    from study.sweep.tune import train_stages
+    from study.trials.timing import read_timings
 
     study = open_study(configuration_of(path, workers))
     everything = study.cells["query"].n_query
-    stages = [stage for stage in study.plan.stages if stage.condition.cells == everything]
+    stages = [stage for stage in study.plan.stages if stage.condition.n_cells == everything]
     peaks: dict[int, int] = defaultdict(int)
 
     def look() -> None:
@@ -148,13 +151,13 @@ def train(path: Path, workers: int) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         directory = Path(folder)
-        with sweep.cluster(study.config.resources), repeatedly(look, 0.2):
-            tree = sweep.run(
+        with cluster(study.config.resources), repeatedly(look, 0.2):
+            tree = train_stages(
                 stages, study.cells, directory, study.config.resources, lambda stage: None, lambda tree: None
             )
         if tree.reasons:
             raise RuntimeError(f"stages failed: {tree.reasons}")
-        done = timing.read_all(directory)
+        done = read_timings(directory)
     trained = {int(one.worker.rpartition(":")[2]) for one in done}
     assert len(trained) == workers, "the stages did not run at once"
     speeds = {

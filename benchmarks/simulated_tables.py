@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, logit
 
-from study.anova import CAUSES, CHANCE, Floats, Layout, chance_variances, layout_of, squares
-from study.design import Factor
-from study.plan import strata
-from study.tables import logit as empirical_logit
+from study.attribution.layout import CAUSES, CHANCE, Floats, Layout, chance_variances, layout_of, squares
+from study.attribution.tables import logit as empirical_logit
+from study.plan.factors import Factor, strata
 
 QUERIES, CELLS = ("A", "B", "C"), (30, 300)
 CLASSIFIER, LABELS = (True, False), (10, 100, "all")

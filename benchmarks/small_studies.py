@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from study import config as configuration
-from study.analysis import Analysis, analyse
-from study.outline import open_study
-from study.results import kept_states
-from study.stage import perform
-from study.train import Hardware
+from study.config.composition import compose, validate
+from study.config.values import dump
+from study.report.analysis import Analysis, analyse
+from study.studies.study import open_study
+from study.training.hardware import Hardware
+from study.trials.perform import perform
+from study.trials.store import kept_states
 
 
 def train_and_judge(overrides: Sequence[str], factors: Mapping[str, Any], replicates: int = 3) -> Analysis:
@@ -23,9 +24,9 @@ def train_and_judge(overrides: Sequence[str], factors: Mapping[str, Any], replic
     factors
         Of the search space, replacing those of `space=`.
     """
-    composed = configuration.dump(configuration.compose(list(overrides)))
+    composed = dump(compose(list(overrides)))
     space = {**composed["space"], "factors": factors, "replicates": replicates}
-    study = open_study(configuration.validate({**composed, "space": space}))
+    study = open_study(validate({**composed, "space": space}))
     directory = study.config.directory
     for stage in study.plan.missing(set(), kept_states(directory, study.plan)):
         perform(stage, study.cells[stage.condition.query], directory, Hardware())

@@ -29,9 +29,9 @@ from rich.table import Table
 from scvi.model import SCANVI, SCVI
 from scvi.train._callbacks import SubSampleLabels
 
-from study.config import SimulateConfig
-from study.engine import equip, lean_likelihoods
-from study.simulate import REFERENCE, simulate
+from study.cells.simulation import REFERENCE, simulate
+from study.config.data import SimulateConfig
+from study.training.exact import equip, lean_likelihoods
 
 VARIANTS = ("stock", "exact", "fast")
 CELLS = 1024  # eight steps an epoch

@@ -27,11 +27,11 @@ from anndata import AnnData
 from rich.console import Console
 from rich.table import Table
 
-from study import config as configuration
-from study import timing
-from study.outline import Study, open_study
-from study.results import read_all
-from study.split import split
+from study.config.composition import compose
+from study.plan.split import split_cells
+from study.studies.study import Study, open_study
+from study.trials.store import read_all
+from study.trials.timing import overhead, read_timings
 
 HERE = Path(__file__).parent
 FOLDS = 3
@@ -115,7 +115,7 @@ def make_project(size: Size, folder: Path) -> Study:
     }
     (folder / "search_spaces" / "bench.yaml").write_text(yaml.safe_dump(space))
     with contextlib.chdir(folder):  # where its own search space is
-        return open_study(configuration.compose(overrides(size, folder)))
+        return open_study(compose(overrides(size, folder)))
 
 
 def overrides(size: Size, folder: Path) -> list[str]:
@@ -130,7 +130,7 @@ def write_cells(study: Study, size: Size, folder: Path) -> None:
         labels = np.array([*(cells.classes[code] for code in cells.labels), *["Unknown"] * cells.n_query], dtype=object)
         obs = pd.DataFrame({"batch": [cells.batches[code] for code in cells.batch], "label": labels})
         for seed in size.seed:
-            parts = split(cells, seed % FOLDS, FOLDS, 128)
+            parts = split_cells(cells, seed % FOLDS, FOLDS, 128)
             assert not parts.left_out.size, "a user of plain scvi-tools would leave no cell out"
             part = np.array(["train"] * cells.n_reference + ["query"] * cells.n_query, dtype=object)
             part[parts.held_out] = "heldout"
@@ -141,7 +141,7 @@ def write_cells(study: Study, size: Size, folder: Path) -> None:
 
 def differing(plain: Sequence[Mapping[str, Any]], study: Study) -> int:
     """Return how many recalls of the plain sweep scanvi-study does not give exactly."""
-    results = read_all(study.config.directory, study.plan.trial)
+    results = read_all(study.config.directory, study.plan.by_key)
     found = {_point(study, key): result.metrics for key, result in results.items()}
     wrong = 0
     for row in plain:
@@ -154,7 +154,7 @@ def differing(plain: Sequence[Mapping[str, Any]], study: Study) -> int:
 
 
 def _point(study: Study, key: str) -> tuple[Any, ...]:
-    trial = study.plan.trial[key].trial
+    trial = study.plan.by_key[key].trial
     scanvi = trial.settings.scanvi
     levels = (scanvi.linear_classifier, scanvi.n_samples_per_label, scanvi.max_epochs)
     return (trial.query, *levels, trial.replicate.seed)
@@ -214,7 +214,7 @@ def predicted(plain: Sequence[Mapping[str, Any]], study: Study, usage: Mapping[s
             epochs[kind] += level
     separate = sum(row["scvi_seconds"] + row["scanvi_seconds"] for row in plain)
     each = {kind: sum(row[f"{kind}_seconds"] for row in plain) / epochs[kind] for kind in epochs}
-    records = timing.read_all(study.config.directory)
+    records = read_timings(study.config.directory)
     shared = sum(one.training for one in records)
     trained: dict[str, list[float]] = {"scvi": [], "scanvi": []}
     for one in records:
@@ -225,7 +225,7 @@ def predicted(plain: Sequence[Mapping[str, Any]], study: Study, usage: Mapping[s
         "reached": usage["plain"].wall / usage["study"].wall / ratio,
         "scvi_step_ratio": each["scvi"] / float(np.mean(trained["scvi"])),
         "scanvi_step_ratio": each["scanvi"] / float(np.mean(trained["scanvi"])),
-        "overhead_per_trial": timing.overhead(records),
+        "overhead_per_trial": overhead(records),
     }
 
 

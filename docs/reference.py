@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from study.config import StudyConfig, compose, dump, packaged_home
+from study.config.composition import compose, packaged_home
+from study.config.study import StudyConfig
+from study.config.values import dump
 
 NAME = "<name>"
 ANYTHING = "#/$defs/JsonValue"

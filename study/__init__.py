@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # `import study` takes no time; what it needs is imported when it is called
     from pathlib import Path
 
+    from study.commands import StudyResults
     from study.config import StudyConfig
-    from study.notebook import StudyResults
 
 __all__ = ["compose", "load", "run"]
 
@@ -41,9 +41,9 @@ def load(name: str, root: str | Path = "studies") -> StudyResults:
     InputError
         If there is no such study, or its data cannot be used any more.
     """
-    from study import notebook
+    from study.commands import load_results
 
-    return notebook.load(name, root)
+    return load_results(name, root)
 
 
 def run(config: StudyConfig | Sequence[str] = ()) -> StudyResults:
@@ -61,9 +61,9 @@ def run(config: StudyConfig | Sequence[str] = ()) -> StudyResults:
     files.WritingError
         If something cannot be written; what is finished is kept.
     """
-    from study import notebook
+    from study.commands import run_results
 
-    return notebook.run(config)
+    return run_results(config)
 
 
 def compose(overrides: Sequence[str] = ()) -> StudyConfig:
@@ -74,6 +74,6 @@ def compose(overrides: Sequence[str] = ()) -> StudyConfig:
     InputError
         With one message that names the key, what was found and what is expected.
     """
-    from study import config
+    from study.config import compose as composed
 
-    return config.compose(overrides)
+    return composed(overrides)

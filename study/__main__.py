@@ -1,5 +1,5 @@
 """`python -m study` is `scanvi-study`."""
 
-from study.cli import main
+from study.commands import main
 
 main()

@@ -11,11 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from study.errors import WritingError
+
 ASIDE = ".tmp"
-
-
-class WritingError(OSError):
-    """Something could not be written; the message says what, why, how much is free there and what to do."""
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
-from study.config import DataConfig
+from study.config.data import DataConfig
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

@@ -11,8 +11,8 @@ import jsonschema
 import pytest
 import yaml
 
-from study import config as configuration
-from study.schedule import fits
+from study.config.composition import compose
+from study.sweep.capacity import fits
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -150,13 +150,13 @@ def test_the_job_runs_a_command_that_is_accepted(kuberay: dict[str, Any]) -> Non
     assert entrypoint == " ".join(words), "a shell elsewhere reads it first: nothing quoted"
     assert not set(entrypoint) & set("&;|<>$`()\\*?")
     assert words[:2] == ["scanvi-study", "run"]
-    config = configuration.compose(words[2:])
+    config = compose(words[2:])
     assert config.resources.address == "auto"
     assert config.tracking.uri == "http://mlflow:5000"
 
 
 def test_stages_fit_the_nodes_that_are_asked_for(kuberay: dict[str, Any]) -> None:
-    resources = configuration.compose(["resources=cluster"]).resources
+    resources = compose(["resources=cluster"]).resources
     head, *workers = map(node, pods(kuberay["RayJob"]))
     assert [fits(resources, [worker]) for worker in workers] == [1]
     outside = kuberay["RayJob"]["spec"]["rayClusterSpec"]["headGroupSpec"]["rayStartParams"]
@@ -165,7 +165,7 @@ def test_stages_fit_the_nodes_that_are_asked_for(kuberay: dict[str, Any]) -> Non
     asked = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)$", (DEPLOY / "slurm" / "study.sbatch").read_text(), re.M))
     whole = {"CPU": int(asked["cpus-per-task"]), "GPU": int(asked["gpus-per-node"]), "memory": 2**40}
     assert fits(resources, [whole]) == whole["GPU"], "a stage for each GPU"
-    assert fits(configuration.compose(["resources=gpu_node"]).resources, [{"CPU": 16, "GPU": 2}]) == 4
+    assert fits(compose(["resources=gpu_node"]).resources, [{"CPU": 16, "GPU": 2}]) == 4
 
 
 def test_versions_are_those_that_work_together(kuberay: dict[str, Any]) -> None:

@@ -13,20 +13,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name
 
-from study import config as configuration
-from study.attribution import attribute_study
-from study.check import check
-from study.config import DataConfig, InputError, StudyConfig, compose, dump, load, validate
-from study.data import query_names
-from study.design import Factor, replicates_of, trials_of
-from study.findings import Attribution
-from study.plan import plan, strata
-from study.slug import metric_name, slug, unslug
-from study.twins import prepare
+from study.attribution.attribute import attribute_study
+from study.attribution.findings import Attribution
+from study.cells.check import check_data
+from study.cells.sources import query_names
+from study.cells.twins import prepare
+from study.config.composition import compose, load, validate
+from study.config.data import DataConfig
+from study.config.study import StudyConfig
+from study.config.values import dump
+from study.errors import InputError
+from study.plan.factors import Factor, strata
+from study.plan.tree import plan_study
+from study.plan.trials import replicates_of, trials_of
+from study.tracking.slug import metric_name, slug, unslug
 
 
 def bounded(examples: int) -> settings:
@@ -103,7 +108,7 @@ def test_a_valid_design_is_planned(base: tuple[dict[str, Any], Any], space: dict
     points = space.get("points") or count(space["factors"])
     assert len(trials) == points * len(replicates_of(config.space))
     try:
-        made = plan(config, cells, queries)
+        made = plan_study(config, cells, queries)
     except InputError as refused:
         # Levels that are valid one by one may be the same trial (as budget is where all sizes are equal).
         assert "same trial" in str(refused) or "cells of query" in str(refused)
@@ -112,12 +117,12 @@ def test_a_valid_design_is_planned(base: tuple[dict[str, Any], Any], space: dict
     # Every trial is read from exactly one stage, at an epoch that the stage trains.
     for trial in made.trials:
         stage, epoch = trial.chain[-1]
-        assert made.stage[stage].trials[epoch] == trial.key
-        assert epoch in made.stage[stage].epochs
+        assert made.stage_by_key[stage].trials[epoch] == trial.key
+        assert epoch in made.stage_by_key[stage].epochs
     assert made.steps_shared <= made.steps_separate
-    again = plan(config, cells, queries)
+    again = plan_study(config, cells, queries)
     assert [trial.key for trial in again.trials] == [trial.key for trial in made.trials]
-    assert plan(config, cells, queries).missing([trial.key for trial in made.trials], []) == ()
+    assert plan_study(config, cells, queries).missing([trial.key for trial in made.trials], []) == ()
 
 
 JUNK = st.one_of(
@@ -179,7 +184,7 @@ def test_a_broken_configuration_is_refused_by_name_or_means_something(
 def test_an_override_of_any_text_composes_or_is_refused(tmp_path: Path, key: str, value: str) -> None:
     whole = tmp_path / "whole.yaml"
     if not whole.exists():
-        whole.write_text(configuration.yaml.safe_dump(dump(compose())))
+        whole.write_text(yaml.safe_dump(dump(compose())))
     for read in (compose, lambda overrides: load(whole, overrides)):
         try:
             read([f"{key}={value}"])
@@ -337,7 +342,7 @@ def test_a_file_with_random_bytes_is_read_or_refused(
         | {"labels_key": "label", "truth_key": "label", "batch_key": "ds"}
     )
     try:
-        report = check(config)
+        report = check_data(config)
     except InputError as refused:
         assert str(path) in str(refused)
         return

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from study.config import StudyConfig
+from study.config.study import StudyConfig
 
 DOCS = Path(__file__).parent.parent / "docs"
 

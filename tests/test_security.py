@@ -19,9 +19,10 @@ import psutil
 import pytest
 import torch
 
-from study import config as configuration
-from study import files, results
-from study.config import InputError
+from study import files
+from study.config.composition import compose, load
+from study.errors import InputError
+from study.trials.store import read_predictions, read_state, write_state
 
 SECRET = "hunter2-not-to-be-seen"
 
@@ -39,27 +40,27 @@ class Trap:
 def test_configuration_makes_no_objects(tmp_path: Path) -> None:
     made = tmp_path / "made"
     with pytest.raises(InputError, match="_target_"):
-        configuration.compose(["+data._target_=os.mkdir", f"+data.path={made}"])
+        compose(["+data._target_=os.mkdir", f"+data.path={made}"])
     tagged = tmp_path / "best.yaml"
     tagged.write_text(f"!!python/object/apply:os.mkdir ['{made}']")
     with pytest.raises(InputError, match=r"best\.yaml"):
-        configuration.load(tagged)
+        load(tagged)
     assert not made.exists()
 
 
 def test_weights_that_hold_more_than_weights_are_not_read(tmp_path: Path) -> None:
     made = tmp_path / "made"
-    results.write_state(tmp_path, "stage", 3, {"weight": torch.ones(2)})
+    write_state(tmp_path, "stage", 3, {"weight": torch.ones(2)})
     (path,) = (one for one in tmp_path.rglob("*") if one.is_file() and b"weight" in one.read_bytes())
     whole = path.read_bytes()
-    assert results.read_state(tmp_path, "stage", 3)["weight"].tolist() == [1, 1]
+    assert read_state(tmp_path, "stage", 3)["weight"].tolist() == [1, 1]
     # Whatever lies there: plainly pickled, or in the form of torch.save.
     for content in (pickle.dumps(Trap(made)), saved(Trap(made), tmp_path)):
         for file in path.parent.iterdir():
             text = file.read_bytes().replace(files.sha256(whole).encode(), files.sha256(content).encode())
             file.write_bytes(content if file == path else text)
         with pytest.raises(Exception, match=r"(?i)weights|damaged|checksum|broken"):
-            results.read_state(tmp_path, "stage", 3)
+            read_state(tmp_path, "stage", 3)
         assert not made.exists()
 
 
@@ -74,7 +75,7 @@ def test_arrays_that_hold_objects_are_not_read(tmp_path: Path) -> None:
     path.parent.mkdir()
     np.savez(path, probabilities=np.array([Trap(made)], dtype=object))
     with pytest.raises(Exception, match=r"(?i)pickle|damaged|checksum|no such file|not found"):
-        results.read_predictions(tmp_path, "key")
+        read_predictions(tmp_path, "key")
     assert not made.exists()
 
 
@@ -84,13 +85,13 @@ def test_arrays_that_hold_objects_are_not_read(tmp_path: Path) -> None:
 )
 def test_a_password_in_a_tracking_uri_is_refused_and_not_repeated(uri: str) -> None:
     with pytest.raises(InputError, match="MLFLOW_TRACKING_PASSWORD") as refused:
-        configuration.compose([f"tracking.uri='{uri}'"])
+        compose([f"tracking.uri='{uri}'"])
     assert SECRET not in str(refused.value)
 
 
 def test_nothing_is_reported_over_the_network() -> None:
     code = (
-        "import study, study.sweep, study.tracking, json\n"
+        "import study, study.sweep.tune, study.tracking.mirror, json\n"
         "from mlflow.telemetry.utils import is_telemetry_disabled\n"
         "from ray._common.usage.usage_lib import usage_stats_enabled\n"
         "print(json.dumps([is_telemetry_disabled(), usage_stats_enabled()]))"

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser
 
-from study import results
-from study.attribution import attribute_study
-from study.plan import strata
+from study.attribution.attribute import attribute_study
+from study.plan.factors import strata
+from study.trials.tables import count_frame
+from tests.report.test_page import Scene, described, large, scene
 from tests.system.browser import Visit, chromium, visit
 from tests.system.conftest import Workplace
-from tests.test_report import Scene, described, large, scene
 
 HOSTILE = (
     "<script>window.pwned = 1; alert(1)</script>",
@@ -169,7 +169,7 @@ def test_sixty_classes_and_five_thousand_trials_are_drawn(browser: Browser, tmp_
     study = large()
     classes = next(iter(study.cells.values())).classes
     every = ("(macro)", "(overall)", *classes)
-    counts = results.counts(study.plan, study.results, ["heldout/recall"])
+    counts = count_frame(study.plan, study.results, ["heldout/recall"])
     one = attribute_study(counts[counts["class_name"] == "(macro)"], study.plan.factors, strata(study.plan.factors))
     first = one.attributions[0]
     found = tuple(replace(first, class_name=name, outcome=key) for key in study.config.outcomes for name in every)

@@ -13,15 +13,18 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from study import config as configuration
-from study import outline, results, timing
-from study.config import StudyConfig
-from study.pipeline import run
-from study.stage import perform
-from study.train import Hardware
-
-from .conftest import Workplace
-from .witness import Witness, told
+from study.cells.twins import prepare
+from study.commands.pipeline import run_study
+from study.config.composition import compose, validate
+from study.config.study import StudyConfig
+from study.config.values import dump
+from study.studies.study import open_study
+from study.training.hardware import Hardware
+from study.trials.perform import perform
+from study.trials.store import read_predictions
+from study.trials.timing import read_timings
+from tests.system.conftest import Workplace
+from tests.system.witness import Witness, told
 
 FACTORS = {
     "query": {"levels": ["asis", "shallow"]},
@@ -43,9 +46,9 @@ def study_on(folder: Path) -> StudyConfig:
         "query_cells=60",
         f"root={folder / 'studies'}",
     ]
-    values = configuration.dump(configuration.compose([*small, f"tracking.directory={folder / 'mlruns'}"]))
+    values = dump(compose([*small, f"tracking.directory={folder / 'mlruns'}"]))
     values["space"] |= {"factors": FACTORS, "replicates": 2}
-    made = configuration.validate(values)
+    made = validate(values)
     pretended = made.resources.model_copy(update={"accelerator": "cpu", "cpus": 1, "gpus": 0.5, "memory_gib": 0.5})
     return made.model_copy(update={"resources": pretended})
 
@@ -54,10 +57,8 @@ def test_a_cluster_shares_gpus_and_survives_a_lost_node(tmp_path: Path, monkeypa
     monkeypatch.setenv("HOME", str(tmp_path))
     seen = tmp_path / "seen"
     seen.mkdir()
-    prepare = outline.prepare
     monkeypatch.setattr(
-        outline,
-        "prepare",
+        "study.studies.study.prepare",
         lambda *words: {name: Witness(**vars(cells), told=str(seen)) for name, cells in prepare(*words).items()},
     )
     head = {"num_cpus": 0, "include_dashboard": False, "_system_config": QUICK_HEALTH_CHECKS}
@@ -76,7 +77,7 @@ def test_a_cluster_shares_gpus_and_survives_a_lost_node(tmp_path: Path, monkeypa
         losing = threading.Thread(target=lose, daemon=True)
         losing.start()
         config = study_on(tmp_path)
-        outcome = run(config, lambda account: None)
+        outcome = run_study(config, lambda account: None)
     finally:
         ray.shutdown()
         cluster.shutdown()
@@ -86,7 +87,7 @@ def test_a_cluster_shares_gpus_and_survives_a_lost_node(tmp_path: Path, monkeypa
     assert outcome.trained == 8
 
     witnesses = told(seen)
-    records = timing.read_all(config.directory)
+    records = read_timings(config.directory)
     assert len(records) == 8
     assert len(witnesses) > len(records), "what ran on the lost node was trained again"
     assert not any(one["mlflow"] for one in witnesses), "MLflow belongs to the driver"
@@ -104,10 +105,10 @@ def test_a_cluster_shares_gpus_and_survives_a_lost_node(tmp_path: Path, monkeypa
             if c not in (a, b) and c.started < min(a.ended, b.ended) and c.ended > max(a.started, b.started)
         ], "three are too many"
 
-    alone = outline.open_study(config)
+    alone = open_study(config)
     for stage in alone.plan.stages:
         perform(stage, alone.cells[stage.condition.query], tmp_path / "alone", Hardware())
-    for key in alone.plan.every:
-        here, there = (results.read_predictions(where, key) for where in (tmp_path / "alone", config.directory))
+    for key in alone.plan.all_by_key:
+        here, there = (read_predictions(where, key) for where in (tmp_path / "alone", config.directory))
         assert (here.probabilities == there.probabilities).all()
         assert (here.query_confidence == there.query_confidence).all()

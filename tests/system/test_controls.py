@@ -10,34 +10,39 @@ import pandas as pd
 import pytest
 import torch
 
-from study import config as configuration
-from study import probes, results, stage, train
-from study.cells import Cells
-from study.controls import ControlResult, judge
-from study.data import query_names
-from study.plan import Plan, plan
-from study.split import split
-from study.twins import prepare
-
-from .conftest import Workplace
+from study.cells.prepared import Cells
+from study.cells.sources import query_names
+from study.cells.twins import prepare
+from study.config.composition import compose, validate
+from study.config.values import dump
+from study.plan.split import split_cells
+from study.plan.tree import Plan, plan_study
+from study.training.hardware import Hardware
+from study.training.models import State, finetune, pretrain, state_of
+from study.training.snapshot import Snapshot
+from study.trials.perform import perform
+from study.trials.probes import probe
+from study.trials.store import read_all, read_predictions
+from study.verdict.controls import ControlResult, judge_controls
+from tests.system.conftest import Workplace
 
 SMALL = ["scvi.max_epochs=3", "scvi.n_hidden=16", "scvi.n_latent=4", "scanvi.max_epochs=3", "query_cells=100"]
 TWO_QUERIES = {"query": {"levels": ["asis", "shallow"]}}
 
 
 def study(folder: Path, controls: list[str], *overrides: str) -> tuple[Plan, dict[str, Cells]]:
-    values = configuration.dump(configuration.compose([*SMALL, *overrides, "scanvi.surgery_epochs=2"]))
+    values = dump(compose([*SMALL, *overrides, "scanvi.surgery_epochs=2"]))
     values["space"] |= {"factors": TWO_QUERIES, "replicates": 1, "controls": controls}
-    config = configuration.validate(values)
+    config = validate(values)
     cells = prepare(config.data, ("asis", "shallow", "self", "none"), folder / "counts")
-    return plan(config, cells, query_names(config.data)), cells
+    return plan_study(config, cells, query_names(config.data)), cells
 
 
 def trained(folder: Path, made: Plan, cells: dict[str, Cells]) -> dict[str, ControlResult]:
     for one in made.stages:
-        stage.perform(one, cells[one.condition.query], folder, train.Hardware())
-    found = results.read_all(folder, made.every)
-    return {one.control: one for one in judge(made, found, {}, partial(results.read_predictions, folder), cells)}
+        perform(one, cells[one.condition.query], folder, Hardware())
+    found = read_all(folder, made.all_by_key)
+    return {one.control: one for one in judge_controls(made, found, {}, partial(read_predictions, folder), cells)}
 
 
 def test_shuffled_and_repeat_come_out_as_they_must(tmp_path: Path) -> None:
@@ -77,23 +82,23 @@ def test_probes_leave_the_model_as_it_was_and_say_what_they_must(tmp_path: Path)
     found = {}
     for query in ("asis", "shallow", "self"):
         (first, epochs), (second, more) = leaves[query]
-        one = made.stage[first]
+        one = made.stage_by_key[first]
         mine = one.condition.take(cells[query])
-        parts = split(mine, 0, 3, 128)
-        kept: list[train.State] = []
-        train.pretrain(mine, parts, one.settings, 0, [epochs], lambda s, k=kept: k.append(train.state_of(s.model)),
-                       train.Hardware())  # fmt: skip
+        parts = split_cells(mine, 0, 3, 128)
+        kept: list[State] = []
+        pretrain(mine, parts, one.settings, 0, [epochs], lambda s, k=kept: k.append(state_of(s.model)),
+                       Hardware())  # fmt: skip
 
-        def read(snapshot: train.Snapshot, query: str = query, mine: Cells = mine, parts: object = parts) -> None:
-            before = train.state_of(snapshot.model)
+        def read(snapshot: Snapshot, query: str = query, mine: Cells = mine, parts: object = parts) -> None:
+            before = state_of(snapshot.model)
             module = snapshot.model.module
-            found[query] = probes.probe(snapshot.model, mine, parts)
+            found[query] = probe(snapshot.model, mine, parts)
             assert snapshot.model.module is module and not any(part.training for part in module.modules())
-            after = train.state_of(snapshot.model)
+            after = state_of(snapshot.model)
             assert all(torch.equal(value, after[name]) for name, value in before.items())
 
-        train.finetune(mine, parts, made.stage[second].settings, 0, [more], read, train.Hardware(), kept[0])
-    labelled = split(cells["asis"].first(100), 0, 3, 128).labelled.size
+        finetune(mine, parts, made.stage_by_key[second].settings, 0, [more], read, Hardware(), kept[0])
+    labelled = split_cells(cells["asis"].first(100), 0, 3, 128).labelled.size
     assert found["asis"]["unlabelled_share"] == 100 / (100 + labelled)
     assert found["self"]["latent_distance"] < 0.05 < found["shallow"]["latent_distance"]
     recalls = found["asis"]["reestimated_heldout_recall"]
@@ -103,8 +108,8 @@ def test_probes_leave_the_model_as_it_was_and_say_what_they_must(tmp_path: Path)
 def test_there_is_nothing_to_reestimate_under_layer_norm(tmp_path: Path) -> None:
     made, cells = study(tmp_path, ["none"], "scvi.norm=layer")
     trained(tmp_path, made, cells)
-    found = results.read_all(tmp_path, made.every)
-    (none,) = [trial for trial in made.controls if trial.trial.control == "none"]
+    found = read_all(tmp_path, made.all_by_key)
+    (none,) = [trial for trial in made.controls if trial.control == "none"]
     for key, result in found.items():
         assert not [name for name in result.probes if name.startswith("reestimated")]
         assert ("latent_distance" in result.probes) == (key != none.key), "no query, no distance"

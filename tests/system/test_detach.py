@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .conftest import Workplace
+from tests.system.conftest import Workplace
 
 DEADLINE = 200
 

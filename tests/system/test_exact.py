@@ -10,29 +10,33 @@ import torch
 import yaml
 from anndata import AnnData
 
-from study import config as configuration
-from study import results, stage, train
-from study.cells import Cells
-from study.data import query_names
-from study.plan import Plan, PlannedTrial, plan
-from study.split import Split, split
-from study.twins import prepare
+from study.cells.prepared import Cells
+from study.cells.sources import query_names
+from study.cells.twins import prepare
+from study.config.composition import compose, validate
+from study.config.values import dump
+from study.plan.split import Split, split_cells
+from study.plan.tree import Plan, PlannedTrial, plan_study
+from study.training.hardware import Hardware
+from study.trials.perform import perform
+from study.trials.record import Predictions
+from study.trials.store import read_predictions
 
 SMALL = ["scvi.max_epochs=3", "scvi.n_hidden=16", "scvi.n_latent=4", "query_cells=100"]
 
 
 def planned(folder: Path, factors: str, *more: str) -> tuple[Plan, dict[str, Cells]]:
-    composed = configuration.dump(configuration.compose([f"root={folder}", *SMALL, *more, "space.replicates=1"]))
-    config = configuration.validate({**composed, "space": {**composed["space"], "factors": yaml.safe_load(factors)}})
+    composed = dump(compose([f"root={folder}", *SMALL, *more, "space.replicates=1"]))
+    config = validate({**composed, "space": {**composed["space"], "factors": yaml.safe_load(factors)}})
     queries = query_names(config.data)
     cells = prepare(config.data, queries[:2], folder / "counts")
-    return plan(config, cells, queries), cells
+    return plan_study(config, cells, queries), cells
 
 
-def perform_all(made: Plan, cells: dict[str, Cells], folder: Path) -> dict[str, results.Predictions]:
+def perform_all(made: Plan, cells: dict[str, Cells], folder: Path) -> dict[str, Predictions]:
     for one in made.stages:
-        stage.perform(one, cells[one.condition.query], folder, train.Hardware())
-    return {trial.key: results.read_predictions(folder, trial.key) for trial in made.trials}
+        perform(one, cells[one.condition.query], folder, Hardware())
+    return {trial.key: read_predictions(folder, trial.key) for trial in made.trials}
 
 
 def stock_anndata(cells: Cells, parts: Split) -> tuple[AnnData, list[np.ndarray]]:
@@ -46,15 +50,15 @@ def stock_anndata(cells: Cells, parts: Split) -> tuple[AnnData, list[np.ndarray]
 
 def stock_alone(trial: PlannedTrial, cells: Cells, parts: Split) -> pd.DataFrame:
     """Train one trial from nothing, as a user of scvi-tools writes it; nothing of our training is used."""
-    settings = trial.trial.settings
+    settings = trial.settings
     adata, indexing = stock_anndata(cells, parts)
     common = {"batch_size": settings.scvi.batch_size, "accelerator": "cpu", "enable_progress_bar": False}
     norms = ("both", "none") if settings.scvi.norm == "batch" else ("none", "both")
-    scvi.settings.seed = trial.trial.replicate.seed
+    scvi.settings.seed = trial.replicate.seed
     scvi.model.SCVI.setup_anndata(adata, batch_key="batch")
     vae = scvi.model.SCVI(adata, n_hidden=16, n_latent=4, use_batch_norm=norms[0], use_layer_norm=norms[1])
     vae.train(max_epochs=settings.scvi.max_epochs, datasplitter_kwargs={"external_indexing": indexing}, **common)
-    scvi.settings.seed = trial.trial.replicate.seed
+    scvi.settings.seed = trial.replicate.seed
     lvae = scvi.model.SCANVI.from_scvi_model(
         vae, unlabeled_category="Unknown", labels_key="label", linear_classifier=settings.scanvi.linear_classifier
     )
@@ -79,8 +83,8 @@ def test_every_trial_of_the_tree_equals_the_trial_trained_alone(tmp_path: Path, 
     shared = perform_all(made, cells, tmp_path)
     torch.set_num_threads(1)
     for trial in made.trials:
-        ours = cells[trial.condition.query].first(trial.condition.cells)
-        alone = stock_alone(trial, ours, split(ours, 0, made.folds, 128))
+        ours = cells[trial.condition.query].first(trial.condition.n_cells)
+        alone = stock_alone(trial, ours, split_cells(ours, 0, made.folds, 128))
         reference = alone.to_numpy()[: ours.n_reference]
         assert np.array_equal(shared[trial.key].probabilities, reference), trial.levels
         assert np.array_equal(shared[trial.key].query_confidence, alone.to_numpy()[ours.n_reference :].max(axis=1))
@@ -93,7 +97,7 @@ def test_epoch_levels_of_scvi_are_snapshots_too(tmp_path: Path) -> None:
     shared = perform_all(made, cells, tmp_path)
     ours = cells["asis"].first(100)
     for trial in made.trials:
-        alone = stock_alone(trial, ours, split(ours, 0, made.folds, 128)).to_numpy()
+        alone = stock_alone(trial, ours, split_cells(ours, 0, made.folds, 128)).to_numpy()
         assert np.array_equal(shared[trial.key].probabilities, alone[: ours.n_reference]), trial.levels
 
 
@@ -112,7 +116,7 @@ def test_held_out_cells_change_nothing(tmp_path: Path) -> None:
     """No stage sees held-out cells: with other counts in them, all other predictions stay the same, bit for bit."""
     made, cells = planned(tmp_path, "{scanvi.max_epochs: {levels: [1, 2]}}")
     ours = cells["asis"]
-    parts = split(ours.first(100), 0, made.folds, 128)
+    parts = split_cells(ours.first(100), 0, made.folds, 128)
     counts = ours.counts.copy()
     counts.data = counts.data.copy()
     for row in parts.held_out:

@@ -14,13 +14,12 @@ from urllib.request import urlopen
 
 import pytest
 
-from study import config as configuration
-from study import results
-from study.outline import open_study
-from study.tracking import Projection
-
-from .conftest import SMALL, Workplace, kill_group
-from .test_run import trials
+from study.config.composition import compose
+from study.studies.study import open_study
+from study.tracking.mirror import Projection
+from study.trials.store import read_all, read_result
+from tests.system.conftest import SMALL, Workplace, kill_group
+from tests.system.test_run import trials
 
 # Of each pair of levels the second breaks: an infinite loss, an exception in pretraining, a training without end.
 BROKEN = """
@@ -190,7 +189,7 @@ def test_what_fails_is_said_and_the_rest_is_trained(workplace: Workplace, tiny: 
     said = workplace.call("run", *words, expect=1)
     assert "Traceback" not in said.stderr
     folder = workplace.folder / "studies" / "study"
-    (done,) = [results.read_result(folder, path.stem) for path in (folder / "trials").glob("*.json")]
+    (done,) = [read_result(folder, path.stem) for path in (folder / "trials").glob("*.json")]
     assert done is not None
     assert done.epochs["fine-tuning"] == 1
     assert done.settings["scanvi"]["classification_ratio"] == 50
@@ -215,9 +214,9 @@ def test_what_fails_is_said_and_the_rest_is_trained(workplace: Workplace, tiny: 
 def test_a_locked_database_is_waited_for(copied: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Longer than the five seconds that sqlite waits by itself."""
     monkeypatch.chdir(copied.folder)
-    config = configuration.compose([*SMALL, f"tracking.directory={tmp_path / 'mlruns'}"])
+    config = compose([*SMALL, f"tracking.directory={tmp_path / 'mlruns'}"])
     study = open_study(config)
-    found = list(results.read_all(config.directory, study.plan.every).values())
+    found = list(read_all(config.directory, study.plan.all_by_key).values())
     with Projection(config, study.plan, study.cells) as projection:
         projection.project(found[0])
         with locked(tmp_path / "mlruns" / "mlflow.db", seconds=7):

@@ -8,10 +8,9 @@ import pandas as pd
 import pytest
 import scanpy as sc
 
-from study import config as configuration
-from study.sources import pbmc68k
-
-from .conftest import Workplace
+from study.cells.sources import pbmc68k
+from study.config.composition import compose
+from tests.system.conftest import Workplace
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def tau(tmp_path: Path) -> Path:
 
 
 def test_the_threads_settings_are_a_configuration() -> None:
-    config = configuration.compose(["data=forum", "data.path=tau.h5ad", "space=forum", "model=forum"])
+    config = compose(["data=forum", "data.path=tau.h5ad", "space=forum", "model=forum"])
     assert (config.scvi.n_layers, config.scvi.n_latent, config.scvi.max_epochs) == (2, 30, 400)
     assert (config.scanvi.max_epochs, config.scanvi.n_samples_per_label) == (200, 1000)
     assert config.scanvi.extra == {"var_activation": "softplus"}

@@ -16,11 +16,10 @@ import pandas as pd
 import pytest
 
 import study
-from study.config import InputError
-from study.evaluate import MACRO
-from study.notebook import StudyResults
-
-from .conftest import REPOSITORY
+from study.commands.notebook import StudyResults
+from study.errors import InputError
+from study.trials.metrics import MACRO
+from tests.system.conftest import REPOSITORY
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

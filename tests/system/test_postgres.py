@@ -17,11 +17,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from study import results
-from study.slug import metric_name
-
-from .conftest import REPOSITORY, Workplace, kill_group
-from .test_faults import answers
+from study.tracking.slug import metric_name
+from study.trials.store import read_result
+from tests.system.conftest import REPOSITORY, Workplace, kill_group
+from tests.system.test_faults import answers
 
 PASSWORD = "not-for-any-log"
 DEADLINE = 120
@@ -132,7 +131,7 @@ def test_a_server_with_postgresql_keeps_what_is_on_disk(
     assert trials.keys() == {path.stem for path in folder.glob("trials/*.json")}
     assert len(trials) == 16
     for key, run in trials.items():
-        result = results.read_result(folder, key)
+        result = read_result(folder, key)
         assert result is not None
         assert run.info.status == "FINISHED"
         expected = {metric_name(name): value for name, value in result.metrics.items()}

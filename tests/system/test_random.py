@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from study import config as configuration
-from study import export
-from study.analysis import analyse
-from study.config import InputError
-from study.outline import open_study
-from study.stage import perform
-from study.train import Hardware
+from study.config.composition import compose, validate
+from study.config.values import dump
+from study.errors import InputError
+from study.report.analysis import analyse
+from study.studies.export import write_choice
+from study.studies.study import open_study
+from study.training.hardware import Hardware
+from study.trials.perform import perform
 
 TINY = ["scvi.max_epochs=4", "scvi.n_hidden=16", "scvi.n_latent=4", "scanvi.max_epochs=8", "query_cells=60"]
 FACTORS = {
@@ -20,9 +21,9 @@ FACTORS = {
 
 
 def test_a_random_design_is_trained_attributed_and_reported(tmp_path: Path) -> None:
-    values = configuration.dump(configuration.compose([*TINY, f"root={tmp_path}"]))
+    values = dump(compose([*TINY, f"root={tmp_path}"]))
     values["space"] |= {"design": "random", "points": 12, "replicates": 2, "factors": FACTORS}
-    study = open_study(configuration.validate(values))
+    study = open_study(validate(values))
     assert len(study.plan.trials) == 24
     for stage in study.plan.stages:
         perform(stage, study.cells[stage.condition.query], study.config.directory, Hardware())
@@ -32,5 +33,5 @@ def test_a_random_design_is_trained_attributed_and_reported(tmp_path: Path) -> N
     assert overall.method == "mixed model", overall.reason
     assert analysis.report.stat().st_size > 10_000
     with pytest.raises(InputError, match="not tried in the same data conditions"):
-        export.write(study.config, study.plan, analysis.results)
+        write_choice(study.config, study.plan, analysis.results)
     assert not (study.config.directory / "best.yaml").exists()

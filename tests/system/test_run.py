@@ -17,9 +17,9 @@ import yaml
 from mlflow import MlflowClient
 from scvi.model import SCANVI
 
-from study import results, timing
-
-from .conftest import TINY, Workplace, install, kill_group
+from study.trials.store import read_predictions, read_result
+from study.trials.timing import read_timings
+from tests.system.conftest import TINY, Workplace, install, kill_group
 
 TRIALS = 16
 
@@ -29,9 +29,9 @@ def trials(place: Workplace, name: str = "pbmc68k-tiny") -> dict[str, dict[str, 
     folder = place.folder / "studies" / name
     found = {}
     for path in (folder / "trials").glob("*.json"):
-        result = results.read_result(folder, path.stem)
+        result = read_result(folder, path.stem)
         assert result is not None
-        predictions = results.read_predictions(folder, path.stem)
+        predictions = read_predictions(folder, path.stem)
         found[path.stem] = {
             "metrics": result.metrics,
             "curves": result.curves,
@@ -127,7 +127,7 @@ def test_other_workers_order_and_installation_give_the_same(
 
 def order_of_stages(place: Workplace) -> list[str]:
     """Keys of the stages of the tiny study, in the order in which they began."""
-    records = timing.read_all(place.folder / "studies" / "pbmc68k-tiny")
+    records = read_timings(place.folder / "studies" / "pbmc68k-tiny")
     return [one.key for one in sorted(records, key=lambda one: one.started)]
 
 

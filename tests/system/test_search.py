@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from study import config as configuration
-from study import notebook, results
-from study.config import InputError
-from study.export import write
-from study.outline import Study, most_of, open_study
-from study.stage import perform
-from study.train import Hardware
-
-from .conftest import SMALL, Workplace
+from study.commands.notebook import load_results
+from study.config.composition import load
+from study.errors import InputError
+from study.studies.export import write_choice
+from study.studies.study import Study, most_of, open_study
+from study.training.hardware import Hardware
+from study.trials.perform import perform
+from study.trials.store import kept_states, read_all
+from tests.system.conftest import SMALL, Workplace
 
 SPACE = """
 name: tiny
@@ -37,7 +37,7 @@ def test_a_search_resumes_shares_and_confirms(workplace: Workplace) -> None:
     lower, upper = found["interval"]
     assert lower <= found["difference"] <= upper
     folder = workplace.folder / "studies" / "pbmc68k-tiny"
-    config = configuration.load(folder / "config.yaml").model_copy(update={"root": workplace.folder / "studies"})
+    config = load(folder / "config.yaml").model_copy(update={"root": workplace.folder / "studies"})
     study = open_study(config)
     assert study.search is not None
     assert study.search.winner is not None
@@ -58,13 +58,13 @@ def test_a_search_resumes_shares_and_confirms(workplace: Workplace) -> None:
     assert {name: (folder / "tables" / name).read_bytes() for name in tables} == tables
     assert len(workplace.runs()) == facts["trained"]
 
-    choice, path = write(config, study.plan, {}, study.search)
+    choice, path = write_choice(config, study.plan, {}, study.search)
     assert choice.table.chosen.sum() == 1
-    read = notebook.load("pbmc68k-tiny", config.root)
+    read = load_results("pbmc68k-tiny", config.root)
     assert read.best().settings == found["winner"]
     with pytest.raises(InputError, match="not a designed experiment"):
         read.attribute()
-    best = configuration.load(path)
+    best = load(path)
     assert best.settings({}) == config.settings(dict(study.search.winner.levels))
 
 
@@ -76,7 +76,7 @@ def _lose_the_last_candidate_and_resume(before: Study) -> None:
     lost = [
         trial.key
         for trial in before.plan.trials
-        if trial.trial.replicate.index == 0 and last.items() <= dict(trial.trial.levels).items()
+        if trial.replicate.index == 0 and last.items() <= dict(trial.levels).items()
     ]
     for key in lost:
         (folder / "trials" / f"{key}.json").unlink()
@@ -84,8 +84,8 @@ def _lose_the_last_candidate_and_resume(before: Study) -> None:
     assert study.search is not None
     assert study.search.winner is None, "it is not over"
     assert [one.levels for one in study.search.candidates] == [one.levels for one in before.search.candidates]
-    done = results.read_all(folder, study.plan.every)
-    missing = study.plan.missing(done.keys(), results.kept_states(folder, study.plan))
+    done = read_all(folder, study.plan.all_by_key)
+    missing = study.plan.missing(done.keys(), kept_states(folder, study.plan))
     assert {stage.kind for stage in missing} == {"fine-tuning"}, "its pretrainings are those of the other candidates"
     assert sorted(key for stage in missing for key in stage.trials.values()) == sorted(lost)
     for stage in missing:

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from study import timing
-
-from .conftest import REPOSITORY, Workplace, kill_group
+from study.trials.timing import read_timings
+from tests.system.conftest import REPOSITORY, Workplace, kill_group
 
 SCRIPT = REPOSITORY / "deploy" / "slurm" / "study.sbatch"
 # What `sbatch` does: two nodes with names and addresses of their own, then the script on the first of them.
@@ -113,7 +112,7 @@ def test_a_study_on_two_nodes_runs_to_its_end(cluster: Workplace, tiny: Callable
     assert "8 trained now" in said.stdout
     assert {status for _, status in cluster.runs()} == {"FINISHED"}
     assert len(cluster.runs()) == 8
-    workers = {one.worker.split(":")[0] for one in timing.read_all(folder)}
+    workers = {one.worker.split(":")[0] for one in read_timings(folder)}
     assert workers == {"node0", "node1"}, "both nodes trained"
     run = json.loads((folder / "run.json").read_text())
     assert run["host"] == "node0"

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .conftest import REPOSITORY, install
+from tests.system.conftest import REPOSITORY, install
 
 
 def test_the_wheel_brings_all_it_needs(tmp_path: Path) -> None:
@@ -14,7 +14,12 @@ def test_the_wheel_brings_all_it_needs(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(installed), "HOME": str(tmp_path)}
 
     def call(*words: str) -> str:
-        command = [sys.executable, "-c", "import study.cli, sys; print(study.__file__); study.cli.main()", *words]
+        command = [
+            sys.executable,
+            "-c",
+            "import study.commands.cli, sys; print(study.__file__); study.commands.cli.main()",
+            *words,
+        ]
         done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=True)
         where, _, said = done.stdout.partition("\n")
         assert where.startswith(str(installed)), "the copy under test is the installed one"

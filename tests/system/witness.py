@@ -9,7 +9,7 @@ from pathlib import Path
 
 import ray
 
-from study.cells import Cells
+from study.cells.prepared import Cells
 
 
 @dataclass(frozen=True, eq=False)

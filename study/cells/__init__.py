@@ -1,0 +1,8 @@
+"""From files to checked, aligned cells: which are reference and query, on which genes, with which labels and batches.
+
+In the order of flow: simulation, chunks, counts, sheet, h5ad, sources, prepared, alignment, twins, check.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

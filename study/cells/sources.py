@@ -1,0 +1,196 @@
+"""The sources of a study, each read into a sheet: h5ad files, the bundled cells, simulated cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from study.cells.counts import CountMatrix, problem, restore
+from study.cells.h5ad import check_file, open_h5ad
+from study.cells.sheet import Sheet, named
+from study.cells.simulation import simulate
+from study.config import DataConfig
+from study.errors import InputError, few
+from study.files import sha256_of
+
+BUILT_IN = ("self", "none")  # queries that every study has
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What reading found: problems forbid a study, warnings do not."""
+
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def refuse(self) -> None:
+        """Raise an `InputError` that joins the problems, if there are any."""
+        if self.problems:
+            raise InputError("\n".join(dict.fromkeys(self.problems)))
+
+
+def query_names(config: DataConfig) -> tuple[str, ...]:
+    """Return the queries that a study of this data can name: its own in order, then `self` and `none`.
+
+    Raises
+    ------
+    InputError
+        If the datasets of an h5ad cannot be read, or a query has the name of a built-in one.
+    """
+    names = tuple(config.queries) or datasets(config)
+    for name in names:
+        if name in (*BUILT_IN, "reference"):
+            raise InputError(
+                f"data: a query is named {name!r}, which has a meaning of its own here. "
+                f"Name it otherwise, as in 'data.queries={{other: {{of: {name}}}}}'."
+            )
+    return names + BUILT_IN
+
+
+def datasets(config: DataConfig) -> tuple[str, ...]:
+    """Return the values of the dataset column that are not the reference, in order."""
+    if config.source == "separate":
+        return tuple(config.query_paths)
+    if config.source == "simulated":
+        assert config.simulate is not None
+        return tuple(config.simulate.queries)
+    sheet = pbmc68k() if config.source == "pbmc68k" else open_h5ad(_paths(config)[""], None, matrix=False)
+    values = as_text(sheet.column(config.dataset_key, "dataset_key"))
+    return tuple(sorted(set(values) - {"", *reference_values(config)}))
+
+
+def reference_values(config: DataConfig) -> tuple[str, ...]:
+    """Return the values of the dataset column that mark reference cells."""
+    value = config.reference_value
+    return (value,) if isinstance(value, str) else value
+
+
+def read_sheets(config: DataConfig, findings: Findings) -> list[Sheet]:
+    """Read every source, the reference first, with canonical counts; what is wrong is added to the findings.
+
+    Returns
+    -------
+    All sheets; none if one of them cannot be used at all.
+    """
+    sheets = [_with_counts(opened, config, findings) for opened in _opened(config, findings)]
+    usable = [sheet for sheet in sheets if sheet is not None]
+    expected = 1 + len(config.query_paths) if config.source == "separate" else 1
+    return usable if len(usable) == expected else []
+
+
+def content_of(config: DataConfig) -> dict[str, str]:
+    """Return what identifies the content of the sources: sha256 of files, versions of what makes cells.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read.
+    """
+    if config.source == "pbmc68k":
+        return {"scanpy": version("scanpy")}
+    if config.source == "simulated":
+        return {"numpy": version("numpy")}
+    hashes, problems = {}, []
+    for dataset, path in _paths(config).items():
+        try:
+            check_file(path)
+            hashes[dataset] = sha256_of(path)
+        except InputError as error:
+            problems.append(str(error))
+    if problems:
+        raise InputError("\n".join(problems))
+    return hashes
+
+
+def pbmc68k() -> Sheet:
+    """Return the 700 blood cells that come inside scanpy, with their counts and a column `well`."""
+    import scanpy  # slow to import
+
+    cells = scanpy.datasets.pbmc68k_reduced()
+    if "counts" in cells.layers:
+        counts, genes = cells.layers["counts"], cells.var_names
+    else:  # older scanpy has them only normalised to 10,000, logged and rounded to three decimals
+        scaled = sp.csr_matrix(cells.raw.X, dtype=np.float64).expm1()
+        scaled = sp.csr_matrix(scaled.multiply(cells.obs["n_counts"].to_numpy(dtype=np.float64)[:, None] / 1e4))
+        counts, genes = scaled.rint(), cells.raw.var_names
+        assert abs(scaled - counts).max() < 0.1, "the bundled cells are not what they were: their counts are not exact"
+    obs = cells.obs.assign(well=[name.rpartition("-")[2] for name in cells.obs_names])
+    return Sheet("pbmc68k", obs, genes, counts)
+
+
+def as_text(column: pd.Series) -> np.ndarray:
+    """Return a column as an object array of str: '' where a value is missing or blank, '1' for 1, 1.0 and '1'."""
+    codes, values = pd.factorize(column)
+    texts = [str(int(v)) if isinstance(v, float | np.floating) and float(v).is_integer() else str(v) for v in values]
+    return np.array([*(text if text.strip() else "" for text in texts), ""], dtype=object)[codes]
+
+
+def _opened(config: DataConfig, findings: Findings) -> Iterator[Sheet]:
+    if config.source == "pbmc68k":
+        yield pbmc68k()
+    elif config.source == "simulated":
+        assert config.simulate is not None
+        cells = simulate(config.simulate, config.seed)
+        yield Sheet("simulated", cells.obs, cells.var_names, cells.X)
+    else:
+        for dataset, path in _paths(config).items():
+            try:
+                sheet = open_h5ad(path, config.layer)
+            except InputError as error:
+                findings.problems.append(str(error))
+                continue
+            made = {} if config.source == "combined" else {config.dataset_key: dataset}
+            yield replace(sheet, obs=sheet.obs.assign(**made))
+
+
+def _with_counts(sheet: Sheet, config: DataConfig, findings: Findings) -> Sheet | None:
+    """Check names and values; return the sheet with its matrix as `Counts`."""
+    for what, names, mend in (("cell", sheet.obs.index, "obs"), ("gene", sheet.genes, "var")):
+        if twice := names[names.duplicated()].unique().astype(str).tolist():
+            findings.problems.append(
+                f"{sheet.where}: {len(twice):,} {what} names occur more than once ({few(twice)}). "
+                f"Expected unique ones; `adata.{mend}_names_make_unique()` makes them so, where the {what}s do differ."
+            )
+    where = f"{sheet.where}: {named(config.layer)}"
+    if 0 in sheet.matrix.shape:
+        findings.problems.append(
+            f"{sheet.where}: has {sheet.matrix.shape[0]:,} cells and {sheet.matrix.shape[1]:,} genes."
+        )
+        return None
+    counts = CountMatrix(sheet.matrix)
+    try:
+        wrong = problem(counts)
+    except ValueError as error:
+        findings.problems.append(f"{where} cannot be used: {error}. Expected raw counts.")
+        return None
+    except InputError as error:
+        findings.problems.append(str(error))
+        return None
+    if wrong is not None and config.restore_counts and all(restore(part).exact.all() for part in counts):
+        findings.warnings.append(f"{where}: raw counts restored from log1p values, exact in every cell.")
+        counts, wrong = replace(counts, restored=True), None
+    if wrong is not None:
+        others = [layer for layer in sheet.layers if layer != config.layer]
+        hint = f" The file has other layers: {few(others)}." if others else ""
+        findings.problems.append(f"{where} {wrong}{hint}")
+    if sheet.genes.has_duplicates:
+        return None
+    return replace(sheet, matrix=counts)
+
+
+def _paths(config: DataConfig) -> dict[str, Path]:
+    """The h5ad files, the reference first, by the dataset that they hold (all: '')."""
+    if config.source == "combined":
+        assert config.path is not None  # the configuration saw to it
+        return {"": config.path}
+    assert config.reference is not None
+    reference = reference_values(config)[0]
+    if reference in config.query_paths:
+        raise InputError(f"data.query_paths: a query is called {reference!r}, as the reference is. Name it otherwise.")
+    return {reference: config.reference, **config.query_paths}

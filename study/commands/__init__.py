@@ -1,0 +1,8 @@
+"""The commands, and a study in Python.
+
+In the order of flow: pipeline, detach, foresight, terminal, notebook, cli.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

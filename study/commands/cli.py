@@ -1,0 +1,278 @@
+"""The commands. No logic: each composes the configuration, calls one module, and prints what it returns."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from study.commands.terminal import (
+    analysis_facts,
+    console,
+    outcome_facts,
+    plan_facts,
+    progress,
+    show_analysis,
+    show_frame,
+    show_frames,
+    show_notes,
+    show_outcome,
+    show_plan,
+    show_precision,
+    show_prediction,
+    show_status,
+)
+from study.config import StudyConfig, completions, compose, load, packaged_home
+from study.errors import InputError, WritingError
+from study.files import explained
+
+app = typer.Typer(
+    name="scanvi-study",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Why does scANVI label transfer give different answers? A setting, the data, or chance?\n\n"
+    "Every command takes overrides in Hydra's syntax: "
+    "[bold]scanvi-study run data=forum data.path=tau.h5ad space=forum scvi.max_epochs=400[/]",
+)
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="e.g. data=forum scvi.n_latent=30", autocompletion=completions),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, all else on standard error.")]
+Pilot = Annotated[str | None, typer.Option("--pilot", help="Take chance from this earlier study.")]
+Calibrate = Annotated[bool, typer.Option("--calibrate", help="Train some steps to tell how long a run takes.")]
+Detach = Annotated[bool, typer.Option("--detach", help="In the background: it goes on when you log out.")]
+Registered = Annotated[
+    bool, typer.Option("--register", help="Put them, and the models of transfer, into MLflow's registry as 'best'.")
+]
+Config = Annotated[Path | None, typer.Option("--config", help="A whole configuration, such as best.yaml.")]
+
+
+def _examples(*commands: str) -> str:
+    """Commands to try, below the help of one."""
+    return "\n\n".join(f"[dim]$[/] {escape(command)}" for command in commands)
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+
+
+@app.command(epilog=_examples("scanvi-study init my-study && cd my-study"))
+def init(directory: Annotated[Path, typer.Argument(help="A new folder for your study.")]) -> None:
+    """Make a folder with conf/ and search_spaces/ to edit."""
+    taken = [name for name in ("conf", "search_spaces") if (directory / name).exists()]
+    if taken:
+        raise InputError(f"{directory}: has {' and '.join(taken)} already; nothing was changed. Choose a new folder.")
+    with explained(directory):
+        for name in ("conf", "search_spaces"):
+            shutil.copytree(packaged_home() / name, directory / name)
+    to = console()
+    to.print(f"Made {directory}/conf and {directory}/search_spaces: what a study is made of, and what varies.")
+    to.print(f"Next: cd {directory} && scanvi-study check data=forum data.path=YOUR.h5ad", markup=False)
+
+
+@app.command(
+    epilog=_examples(
+        "scanvi-study check data=forum data.path=tau.h5ad",
+        "scanvi-study check data=separate data.reference=ref.h5ad 'data.query_paths={a: a.h5ad, b: b.h5ad}'",
+    )
+)
+def check(overrides: Overrides = None, as_json: Json = False) -> None:
+    """Is this data fit to study? Counts, labels, genes, depth and make-up of reference and queries."""
+    from study.cells import check_data
+
+    config = compose(overrides or [])
+    report = check_data(config.data, folds=config.space.n_folds)
+    to = console(as_json)
+    show_frames(to, report.tables())
+    show_notes(to, "warning", report.warnings)
+    _print_json(as_json, report.to_json())
+    if report.problems:
+        raise InputError("\n".join(report.problems))
+    to.print("The data can be studied. Next: scanvi-study plan, with the same overrides")
+
+
+@app.command(
+    epilog=_examples(
+        "scanvi-study plan space=forum space.replicates=5",
+        "scanvi-study plan --pilot my-first-study",
+        "scanvi-study plan --calibrate resources=gpu_node",
+    )
+)
+def plan(overrides: Overrides = None, as_json: Json = False, pilot: Pilot = None, calibrate: Calibrate = False) -> None:
+    """What a study will train and share, how long that takes, how sharp it will be. Trains nothing of it."""
+    from study.commands.foresight import expect, foresee
+    from study.studies import most_of, nothing_left_if_refused, open_study
+
+    config = compose(overrides or [])
+    with nothing_left_if_refused(config):
+        study = most_of(open_study(config))
+        precision = expect(study, pilot) if config.space.design == "factorial" else None
+    to = console(as_json)
+    show_plan(to, study)
+    if calibrate:
+        to.print("Calibrating: some steps of this study are trained and timed; nothing of it is kept.")
+    prediction = foresee(study, calibrate)
+    show_prediction(to, study, prediction)
+    if precision is not None:
+        show_precision(to, study, precision)
+    _print_json(as_json, plan_facts(study.plan, precision, prediction))
+
+
+@app.command(
+    epilog=_examples(
+        "scanvi-study run data=forum data.path=tau.h5ad space=forum",
+        "scanvi-study run space.replicates=9    (only the new replicates are trained)",
+        "scanvi-study run --detach",
+    )
+)
+def run(overrides: Overrides = None, as_json: Json = False, detach: Detach = False) -> None:
+    """Train what is missing, then say what explains the differences. The same command again goes on."""
+    config = compose(overrides or [])
+    if detach:
+        start_detached(config, overrides or [], as_json)
+        return
+    from study.commands.pipeline import run_study
+
+    to = console(as_json)
+    with progress(to) as show:
+        outcome = run_study(config, show, _command(overrides))
+    show_outcome(to, outcome)
+    _print_json(as_json, outcome_facts(outcome))
+    if not outcome.complete or outcome.behind:
+        raise typer.Exit(1)
+
+
+def start_detached(config: StudyConfig, overrides: list[str], as_json: bool) -> None:
+    """Start a run in the background; show how far it is, or what it said if it is over already."""
+    from study.commands.detach import start_run
+    from study.sweep import status_of
+
+    code = start_run(config, overrides)
+    to = console(as_json)
+    if code is not None:
+        to.print((config.directory / "run.log").read_text(), markup=False)
+    if code:
+        raise typer.Exit(code)
+    found = status_of(config)
+    show_status(to, found)
+    _print_json(as_json, found.facts())
+
+
+@app.command(epilog=_examples("scanvi-study status", "scanvi-study status --json name=my-study"))
+def status(overrides: Overrides = None, as_json: Json = False) -> None:
+    """Tell how far a study is, and whether its run still goes on."""
+    from study.sweep import status_of
+
+    found = status_of(compose(overrides or []))
+    show_status(console(as_json), found)
+    _print_json(as_json, found.facts())
+
+
+@app.command(epilog=_examples("scanvi-study report", "scanvi-study report --json | jq .verdicts"))
+def report(overrides: Overrides = None, as_json: Json = False) -> None:
+    """Attribute what is finished so far and write the report again."""
+    from study.report import report_of
+    from study.studies import nothing_left_if_refused, open_study
+
+    config = compose(overrides or [])
+    with nothing_left_if_refused(config):
+        analysis = report_of(open_study(config), _command(overrides))
+    to = console(as_json)
+    show_analysis(to, analysis)
+    _print_json(as_json, analysis_facts(analysis))
+
+
+@app.command(epilog=_examples("scanvi-study export", "scanvi-study export --register"))
+def export(overrides: Overrides = None, registered: Registered = False) -> None:
+    """Choose the settings whose worst condition is best; write best.yaml, the table, and a plain script."""
+    from study.report import whole_results
+    from study.studies import nothing_left_if_refused, open_study, register_choice, write_choice
+
+    config = compose(overrides or [])
+    with nothing_left_if_refused(config):
+        study = open_study(config)
+        choice, path = write_choice(config, study.plan, whole_results(study), study.search)
+    to = console()
+    show_frame(to, "candidates, best first", choice.table)
+    to.print(f"Chosen: {choice.reason}.", markup=False)
+    to.print(f"Wrote {path}. Next: scanvi-study transfer --config {path}", markup=False, soft_wrap=True)
+    if registered:
+        version, queries = register_choice(config, study.plan, study.cells, choice)
+        models = f"models of {', '.join(queries)}" if queries else "no models yet: transfer, then register again"
+        to.print(f"MLflow: models:/{config.name}@best is version {version} ({models}).", markup=False)
+
+
+@app.command(epilog=_examples("scanvi-study transfer --config studies/my-study/best.yaml"))
+def transfer(overrides: Overrides = None, config: Config = None) -> None:
+    """Transfer the labels with the settings of best.yaml (or any), on all labelled cells."""
+    from study.studies import nothing_left_if_refused, transfer_all
+
+    changes = overrides or []
+    study = load(config, changes) if config else compose(changes)
+    to = console()
+    with nothing_left_if_refused(study):
+        for folder in transfer_all(study, lambda text: to.print(text, markup=False)):
+            to.print(f"Wrote {folder}", markup=False, soft_wrap=True)
+
+
+@app.command(epilog=_examples("scanvi-study ui tracking.port=5001"))
+def ui(overrides: Overrides = None) -> None:
+    """Open MLflow on this machine (127.0.0.1) to compare the runs."""
+    from study.tracking import serve
+
+    serve(compose(overrides or []))
+
+
+@app.command(
+    epilog=_examples("scanvi-study sync", "scanvi-study sync tracking=server tracking.uri=http://tracking:5000")
+)
+def sync(overrides: Overrides = None) -> None:
+    """Rebuild a study's MLflow experiment from its results."""
+    from study.commands.pipeline import sync_study
+
+    shown = sync_study(compose(overrides or []))
+    console().print(f"MLflow shows {shown} finished trials.")
+
+
+def _command(overrides: list[str] | None) -> str:
+    return shlex.join(["scanvi-study", "run", *(overrides or [])])
+
+
+def _print_json(wanted: bool, values: dict[str, Any]) -> None:
+    if wanted:
+        print(json.dumps(values, default=str))
+
+
+def main() -> None:
+    """Run a command; bad input ends with one message and exit code 2, what cannot be written with one and 1."""
+    try:
+        app()
+    except InputError as error:
+        if "--debug" in sys.argv:
+            raise
+        print(f"scanvi-study: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        # Some libraries write past `files`; a full disk is one all the same.
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if "--debug" in sys.argv or not (full or isinstance(error, WritingError)):
+            raise
+        print(f"scanvi-study: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(
+            "scanvi-study: interrupted; what is finished is kept. The same command goes on from there.", file=sys.stderr
+        )
+        sys.exit(1)

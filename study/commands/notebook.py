@@ -1,0 +1,382 @@
+"""A study in Python, for notebooks: run it, or read what is finished of it, as tables, pictures and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import get_args
+
+import pandas as pd
+from matplotlib.axes import Axes
+from rich.console import Console
+
+from study.commands.pipeline import run_study
+from study.commands.terminal import progress, show_notes
+from study.config import Level, Outcome, StudyConfig, compose, load
+from study.errors import InputError, nearest
+from study.report import (
+    Attributed,
+    Finished,
+    explain,
+    plot_confusion,
+    plot_effects,
+    plot_query_size,
+    plot_recall,
+    plot_shares,
+    read_finished,
+    whole_results,
+)
+from study.studies import NOT_EXPLAINED, Study, best_config, choice_of, open_study
+from study.trials import MACRO, cell_frame, confusion_frame, read_predictions, recall_frame, trial_frame
+from study.verdict import GROUPS, Verdict, class_label, outcome_label, word
+
+HELDOUT: Outcome = "heldout/recall"
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What explains the differences in one outcome: a verdict, and the tables behind it.
+
+    Attributes
+    ----------
+    outcome
+        Such as ``heldout/recall``.
+    verdict
+        In words: why single runs differ, which effects are real, and which settings trade classes.
+    tables
+        One row per class: whether it is decomposed and why not, its mean and its support.
+    shares, chance
+        Parts of the differences between runs: of each group, and of chance by level of the stage tree.
+    means, effects
+        Percent at each level of each factor; levels instead of their baseline, in percentage points.
+    """
+
+    outcome: Outcome
+    verdict: Verdict
+    tables: pd.DataFrame
+    shares: pd.DataFrame
+    chance: pd.DataFrame
+    means: pd.DataFrame
+    effects: pd.DataFrame
+
+    def __repr__(self) -> str:
+        shown = [] if self.shares.empty else [self._shown().to_string()]
+        return "\n".join([f"{self.outcome}:", *_sentences(self.verdict), *shown])
+
+    def _repr_html_(self) -> str:
+        head = _html(outcome_label(self.outcome)[0], _sentences(self.verdict))
+        return head if self.shares.empty else head + self._shown().to_html(border=0)
+
+    def _shown(self) -> pd.DataFrame:
+        """Shares with their intervals as text, a row per class that is decomposed."""
+        percent = (100 * self.shares[["share", "lower", "upper"]]).round().astype(int)
+        text = [f"{share}% [{low}, {high}]" for share, low, high in percent.itertuples(index=False)]
+        classes = self.shares["class_name"].map(class_label)
+        wide = self.shares.assign(text=text, **{"class": classes}).pivot(index="class", columns="group", values="text")
+        order = [group for group in GROUPS if group in wide]
+        return wide.loc[list(dict.fromkeys(classes)), order].rename(columns=GROUPS).rename_axis(None, axis="columns")
+
+
+@dataclass(frozen=True, eq=False)
+class Best:
+    """The settings that hold up: those whose worst condition has the best held-out macro recall.
+
+    Attributes
+    ----------
+    settings
+        Level of each factor that is a setting.
+    reason
+        One sentence.
+    table
+        All candidates, best first.
+    """
+
+    settings: dict[str, Level]
+    reason: str
+    table: pd.DataFrame
+
+    def __repr__(self) -> str:
+        return f"{self._settings}\n{self.reason}"
+
+    def _repr_html_(self) -> str:
+        return _html(self._settings, [self.reason]) + self.table.to_html(
+            border=0, index=False, float_format="{:.3f}".format
+        )
+
+    @property
+    def _settings(self) -> str:
+        """As overrides, so that they can be typed."""
+        return " ".join(f"{name}={word(level)}" for name, level in self.settings.items())
+
+
+@dataclass(frozen=True, eq=False)
+class StudyResults:
+    """What was finished of a study when it was read.
+
+    Attributes
+    ----------
+    study
+        Its configuration, cells and plan.
+    finished
+        Results and failures by trial key.
+    """
+
+    study: Study
+    finished: Finished
+
+    @property
+    def name(self) -> str:
+        """Name of the study."""
+        return self.study.config.name
+
+    @property
+    def config(self) -> StudyConfig:
+        """Configuration of the study."""
+        return self.study.config
+
+    @property
+    def report(self) -> Path:
+        """The HTML page that the last run wrote."""
+        return self.config.directory / "report.html"
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """One row per finished trial: factors, replicate, seed, fold, key, probes and all metrics."""
+        return trial_frame(self.study.plan, self.finished.results)
+
+    @cached_property
+    def recalls(self) -> pd.DataFrame:
+        """One row per finished trial, part (heldout, train, query) and class: recall, precision, f1, support."""
+        return recall_frame(self.study.plan, self.finished.results)
+
+    @property
+    def shares(self) -> pd.DataFrame:
+        """Shares of the differences between runs, of each outcome, class and group, with 95% intervals."""
+        return self._frames["shares"]
+
+    @property
+    def effects(self) -> pd.DataFrame:
+        """Effects in percentage points, of each outcome and class, with 95% intervals and corrected p values."""
+        return self._frames["effects"]
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """A verdict for each outcome of the study; none while no replicate is whole."""
+        return self._attributed.verdicts if self._attributed else ()
+
+    def attribute(self, outcome: Outcome = HELDOUT) -> Explanation:
+        """Say what explains the differences in one outcome, over the replicates that are whole.
+
+        Parameters
+        ----------
+        outcome
+            Cells and per-class metric, such as ``heldout/recall`` or ``train/precision``; also one that the study's
+            configuration does not name.
+
+        Raises
+        ------
+        InputError
+            If it was not measured, or no replicate is whole.
+        """
+        _refuse_unknown("outcome", outcome, [one for one in get_args(Outcome) if one.split("/")[0] in self._parts])
+        own = outcome in self.config.outcomes
+        found = self._whole(self._attributed if own else explain(self.study, self.finished, [outcome]))
+        (verdict,) = (one for one in found.verdicts if one.outcome == outcome)
+        frames = {name: _of(frame, outcome) for name, frame in found.attribution.to_frames().items()}
+        return Explanation(
+            outcome, verdict, *(frames[name] for name in ("tables", "shares", "chance", "means", "effects"))
+        )
+
+    def best(self) -> Best:
+        """Choose the settings whose worst condition is best, over the replicates that are whole.
+
+        Raises
+        ------
+        InputError
+            If no replicate is whole, or settings were not tried in the same data conditions.
+        """
+        found = whole_results(self.study)
+        choice = choice_of(self.config, self.study.plan, found, self.study.search)
+        settings = best_config(self.config, choice)["chosen"]["settings"]
+        return Best(settings, choice.reason, choice.table)
+
+    def predictions(self, trial: str) -> pd.DataFrame:
+        """Return what one trial called every cell.
+
+        Parameters
+        ----------
+        trial
+            Its key, as in `trials.trial_key`.
+
+        Returns
+        -------
+        One row per cell, by name: `part`, `batch`, `label`, `predicted`, `confidence`; see `study.calls`.
+
+        Raises
+        ------
+        InputError
+            If the trial is not finished.
+        """
+        done = {**self.finished.results, **self.finished.beside}
+        _refuse_unknown("trial", trial, done)
+        condition = self.study.plan.all_by_key[trial].condition
+        cells = condition.take(self.study.cells[condition.query])
+        return cell_frame(done[trial], read_predictions(self.config.directory, trial), cells)
+
+    def confusion(self, part: str = "heldout", trials: Iterable[str] | None = None) -> pd.DataFrame:
+        """Return cells by true (rows) and called class (columns), summed over trials.
+
+        Parameters
+        ----------
+        part
+            ``heldout``, ``train`` or ``query`` (where truth is known).
+        trials
+            Keys of the trials to sum; all finished ones of the table if absent.
+
+        Raises
+        ------
+        InputError
+            If a trial is not finished, or has no such part.
+        """
+        _refuse_unknown("part", part, self._parts)
+        keys = list(self.finished.results if trials is None else trials)
+        for key in keys:
+            _refuse_unknown("trial", key, self.finished.results)
+        if not keys:
+            raise InputError("trials: no trial is named. Give at least one key, as in 'trials.trial_key'.")
+        return confusion_frame((self.finished.results[key] for key in keys), part)
+
+    def plot_shares(self, outcome: Outcome = HELDOUT, ax: Axes | None = None) -> Axes:
+        """Draw how much of the differences between runs each group explains, class by class, with intervals."""
+        found = self.attribute(outcome)
+        return plot_shares(found.shares, found.tables, ax)
+
+    def plot_recall(self, part: str = "heldout", by: str | None = None, ax: Axes | None = None) -> Axes:
+        """Draw the recall of every class in every trial and its mean, apart by the levels of a factor."""
+        _refuse_unknown("part", part, self._parts)
+        return plot_recall(self.recalls, part, self._factor(by), ax)
+
+    def plot_effects(self, outcome: Outcome = HELDOUT, class_name: str = MACRO, ax: Axes | None = None) -> Axes:
+        """Draw what each level does instead of its baseline, for one class or, without a name, their mean."""
+        found = self.attribute(outcome)
+        _refuse_unknown("class_name", class_name, found.tables["class_name"])
+        return plot_effects(found.effects, outcome, class_name, ax)
+
+    def plot_confusion(
+        self, part: str = "heldout", trials: Iterable[str] | None = None, ax: Axes | None = None
+    ) -> Axes:
+        """Draw `confusion` in percent of the true class."""
+        return plot_confusion(self.confusion(part, trials), part, ax)
+
+    def plot_query_size(
+        self, metric: str = "heldout/macro_recall", by: str | None = None, ax: Axes | None = None
+    ) -> Axes:
+        """Draw a metric of `trials` against the number of query cells, a line for each level of a factor."""
+        _refuse_unknown("metric", metric, [name for name in self.trials if "/" in str(name)])
+        return plot_query_size(self.trials, metric, self._factor(by), ax)
+
+    def __repr__(self) -> str:
+        lines = [f"study {self.name}: {self._progress}"]
+        for one in self.verdicts:
+            lines += [f"{one.outcome}:", *(f"  {text}" for text in _sentences(one))]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        parts = [_html(f"Study {self.name}", [self._progress])]
+        parts += [_html(outcome_label(one.outcome)[0], _sentences(one), "h5") for one in self.verdicts]
+        return "".join(parts)
+
+    @property
+    def _progress(self) -> str:
+        plan, search = self.study.plan, self.study.search
+        failed = len(self.finished.failures_of(plan))
+        text = f"{len(self.finished.results)} of {len(plan.trials)} trials finished"
+        text += f", {failed} failed" if failed else ""
+        if search is not None:
+            return f"{text}. {search.sentence}"
+        text += f", {len(plan.trials) // plan.replicates} design points x {plan.replicates} replicates."
+        return text if self.verdicts else f"{text} No replicate is whole yet, so nothing is explained."
+
+    @cached_property
+    def _attributed(self) -> Attributed | None:
+        searched = self.study.search is not None
+        return None if searched else explain(self.study, self.finished, self.config.outcomes)
+
+    @cached_property
+    def _frames(self) -> dict[str, pd.DataFrame]:
+        return self._whole(self._attributed).attribution.to_frames()
+
+    @property
+    def _parts(self) -> list[str]:
+        """What was measured: heldout, train, and query where truth is known."""
+        return list(dict.fromkeys(part for result in self.finished.results.values() for part in result.confusion))
+
+    def _whole(self, found: Attributed | None) -> Attributed:
+        if found is None and self.study.search is not None:
+            raise InputError(NOT_EXPLAINED)
+        if found is None:
+            raise InputError(f"study {self.name!r}: {self._progress} study.run trains what is missing.")
+        return found
+
+    def _factor(self, by: str | None) -> str | None:
+        if by is not None:
+            _refuse_unknown("by", by, [factor.name for factor in self.study.plan.factors if factor.levels])
+        return by
+
+
+def load_results(name: str, root: str | Path = "studies") -> StudyResults:
+    """Read what is finished of a study from its folder; see `study.load`."""
+    folder = Path(root) / name
+    path = folder / "config.yaml"
+    if not path.is_file():
+        known = sorted(found.parent.name for found in Path(root).glob("*/config.yaml"))
+        raise InputError(
+            f"there is no study {name!r} in {Path(root)}.{nearest(name, known)} "
+            f"Found: {', '.join(known) or 'none'}. Say where they are with root=..."
+        )
+    # The folder may have been moved since it was written.
+    study = open_study(load(path).model_copy(update={"root": Path(root)}))
+    return StudyResults(study, read_finished(study))
+
+
+def run_results(config: StudyConfig | Sequence[str] = ()) -> StudyResults:
+    """Train what is missing of a study and read it; see `study.run`."""
+    if isinstance(config, str):
+        raise InputError(f"study.run({config!r}): expected a configuration or a list of overrides, [{config!r}].")
+    overrides = None if isinstance(config, StudyConfig) else list(config)
+    chosen = config if isinstance(config, StudyConfig) else compose(config)
+    # A kernel says that it is a terminal, but what is drawn over there is kept here: plain lines.
+    to = Console(force_terminal=False, force_jupyter=False, highlight=False, width=140)
+    with progress(to) as show:
+        outcome = run_study(chosen, show, "" if overrides is None else f"study.run({overrides!r})")
+    if outcome.behind:
+        show_notes(to, "MLflow is behind", [f"{outcome.behind}. 'scanvi-study sync' brings it up."])
+    for reason in dict.fromkeys(outcome.failures.values()):
+        show_notes(to, "failed", [reason])
+    return load_results(chosen.name, chosen.root)
+
+
+def _of(frame: pd.DataFrame, outcome: str) -> pd.DataFrame:
+    return frame[frame["outcome"] == outcome].drop(columns="outcome").reset_index(drop=True)
+
+
+def _sentences(verdict: Verdict) -> list[str]:
+    """Both answers and the trade-offs; where no class is decomposed, why not."""
+    reasons = [] if any(one.which for one in verdict.classes) else dict.fromkeys(one.why for one in verdict.classes)
+    return [verdict.why, *reasons, verdict.which, *(trade.sentence for trade in verdict.trade_offs)]
+
+
+def _html(title: str, sentences: Iterable[str], tag: str = "h4") -> str:
+    """Return a title and a paragraph; names of studies and classes are plain text, never markup."""
+    text = "<br>".join(escape(sentence) for sentence in sentences)
+    return f"<{tag}>{escape(title)}</{tag}><p>{text}</p>"
+
+
+def _refuse_unknown(what: str, found: str, known: Iterable[Hashable]) -> None:
+    names = list(map(str, known))
+    if found not in names:
+        shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") or "none"
+        raise InputError(f"{what} {found!r}: there is none such.{nearest(str(found), names)} There are: {shown}.")

@@ -1,0 +1,272 @@
+"""A study from configuration to verdict: train what is missing, analyse what is there, show it in MLflow.
+
+Running is resuming: a trial with a result is done, and only what is missing is trained.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+
+import yaml
+
+from study import files
+from study.config import StudyConfig, dump
+from study.errors import InputError, WritingError
+from study.plan import Stage
+from study.report import Analysis, analyse
+from study.studies import Study, follow_search, nothing_left_if_refused, open_study
+from study.sweep import Account, Tree, alone, cluster, kept_account, train_stages
+from study.tracking import Projection, uri_of
+from study.trials import (
+    Result,
+    fit_logistic,
+    kept_states,
+    read_all,
+    read_failures,
+    read_result,
+    versions,
+    write_failure,
+    write_result,
+)
+
+log = logging.getLogger(__name__)
+Show = Callable[[Account], None]
+Recalls = dict[str, dict[str, float]]  # by class and trial key
+RECALL = "heldout/recall/"
+ABANDONED = 3600  # seconds after which a half-written file of cells is nobody's
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended; trials of controls are counted with the others.
+
+    Attributes
+    ----------
+    behind
+        Why MLflow does not show all of it; empty if it does.
+    """
+
+    already: int
+    trained: int
+    failures: Mapping[str, str]
+    waiting: int
+    seconds: float
+    analysis: Analysis
+    behind: str
+
+    @property
+    def complete(self) -> bool:
+        """Whether every trial has a result."""
+        return not self.failures and not self.waiting
+
+
+def run_study(config: StudyConfig, show: Show, command: str = "") -> Outcome:
+    """Train what is missing of a study, on Ray, mirrored into MLflow; then analyse it.
+
+    Parameters
+    ----------
+    config
+        The study.
+    show
+        Called whenever something changed.
+    command
+        The command that this is, for the report's provenance.
+
+    Raises
+    ------
+    InputError
+        If the configuration or data cannot be used, or another run of this study is going on.
+    WritingError
+        If something cannot be written; what is finished is kept.
+    """
+    with nothing_left_if_refused(config):
+        return _run(config, show, command)
+
+
+def _run(config: StudyConfig, show: Show, command: str) -> Outcome:
+    start = time.perf_counter()
+    study = open_study(config)
+    with alone(config):
+        for name in ("trials", "stages"):
+            files.tidy(config.directory / name)
+        # Another command may prepare the cells of this study just now, without its lock.
+        files.tidy(config.directory / "counts", untouched=ABANDONED)
+        keys = list(study.plan.all_by_key)
+        before = read_all(config.directory, keys)
+        missing = study.plan.missing(before.keys(), kept_states(config.directory, study.plan))
+        _warn_of_other_versions(before)
+        # Ray first: what does not fit the cluster is refused before MLflow hears of it.
+        workers = cluster(config.resources) if missing else nullcontext()
+        account = Account(len(before), 0, len(keys), stages_total=len(missing), steps_total=_steps(missing))
+        with (
+            workers,
+            Projection(config, study.plan, study.cells) as projection,
+            kept_account(config.directory, command, account) as tell,
+        ):
+            files.write(config.directory / "config.yaml", yaml.safe_dump(dump(config), sort_keys=False).encode())
+            recalls: Recalls = {}
+            for result in before.values():
+                projection.project(result)
+                _note(recalls, result)
+            while missing:
+                account = _sweep(study, missing, projection, account, _both(tell, show), recalls)
+                study, missing, account = _further(study, account)
+                if missing:
+                    projection.extend(study.plan)
+            _fit(study, before, projection)
+            analysis = analyse(study, command)
+            projection.attach([config.directory / "config.yaml", analysis.report, *_tables(config)])
+            done = len(analysis.results) + len(analysis.beside)
+            keys = list(study.plan.all_by_key)
+            tell(replace(account, done=done, failed=len(analysis.failures), total=len(keys), stages_running=0))
+    waiting = len(keys) - done - len(analysis.failures)
+    seconds = time.perf_counter() - start
+    return Outcome(len(before), done - len(before), analysis.failures, waiting, seconds, analysis, projection.behind)
+
+
+def _fit(study: Study, before: Mapping[str, Result], projection: Projection) -> None:
+    """Fit what needs no training stage: the logistic regressions that are missing."""
+    for planned in study.plan.all_by_key.values():
+        if planned.control == "logistic" and planned.key not in before:
+            found = fit_logistic(planned, study.cells[planned.condition.query], study.plan.folds)
+            write_result(study.config.directory, *found)
+            projection.project(found[0])
+
+
+def _sweep(
+    study: Study,
+    missing: Sequence[Stage],
+    projection: Projection,
+    first: Account,
+    show: Show,
+    recalls: Recalls,
+) -> Account:
+    """Train the missing stages; project each trial as it ends; remember what failed; return the last account."""
+    directory = study.config.directory
+
+    def finished(stage: Stage) -> None:
+        for result in read_all(directory, stage.trials.values()).values():
+            projection.project(result)
+            _note(recalls, result)
+
+    def progress(tree: Tree) -> None:
+        try:
+            show(replace(_account(tree, first), classes=_extremes(recalls)))
+        except WritingError as error:
+            tree.unwritten = tree.unwritten or str(error)
+
+    tree = train_stages(missing, study.cells, directory, study.config.resources, finished, progress)
+    for stage in tree.stages:
+        if tree.state[stage.key] != "done":
+            finished(stage)  # what was read from it before it ended
+        for key in stage.trials.values():
+            if stage.key in tree.reasons and read_result(directory, key) is None:
+                write_failure(directory, key, tree.reasons[stage.key])
+                projection.project_failure(key, tree.reasons[stage.key])
+    if tree.unwritten:
+        raise WritingError(tree.unwritten)
+    return replace(_account(tree, first), classes=_extremes(recalls))
+
+
+def _further(study: Study, account: Account) -> tuple[Study, tuple[Stage, ...], Account]:
+    """Return what a search trains after a sweep, with the account to go on from; nothing if it was interrupted."""
+    if study.search is None:
+        return study, (), account
+    conditions, recall = study.search.conditions, study.search.recall
+    found = follow_search(study.config, study.queries, conditions, recall)
+    study = replace(study, plan=found.plan, search=found)
+    if account.stages_done + account.stages_failed < account.stages_total:
+        return study, (), account
+    # What failed has been tried in this run.
+    settled = {key for key in study.plan.all_by_key if recall(key) is not None}
+    missing = study.plan.missing(settled, kept_states(study.config.directory, study.plan))
+    stages, steps = account.stages_total + len(missing), account.steps_total + _steps(missing)
+    return study, missing, replace(account, total=len(study.plan.all_by_key), stages_total=stages, steps_total=steps)
+
+
+def _both(first: Show, second: Show) -> Show:
+    def show(account: Account) -> None:
+        first(account)
+        second(account)
+
+    return show
+
+
+def _account(tree: Tree, first: Account) -> Account:
+    """How far a sweep is, from the account that it began with."""
+    done = [stage for stage in tree.stages if tree.state[stage.key] == "done"]
+    failed = [stage for stage in tree.stages if tree.state[stage.key] in ("failed", "blocked")]
+    return replace(
+        first,
+        done=first.done + sum(len(stage.trials) for stage in done),
+        failed=first.failed + sum(len(stage.trials) for stage in failed),
+        stages_done=first.stages_done + len(done),
+        stages_running=tree.count("running"),
+        stages_failed=first.stages_failed + len(failed),
+        steps_done=first.steps_done + _steps(done),
+    )
+
+
+def _note(recalls: Recalls, result: Result) -> None:
+    """Add what a trial recalled of each class in held-out cells."""
+    for name, value in result.metrics.items():
+        if name.startswith(RECALL) and not math.isnan(value):
+            recalls.setdefault(name.removeprefix(RECALL), {})[result.key] = value
+
+
+def _extremes(recalls: Recalls) -> str:
+    """Say which class is recalled best so far, and which worst."""
+    # A copy: results are noted in a thread of their own.
+    means = {name: fmean(list(found.values())) for name, found in list(recalls.items())}
+    if not means:
+        return ""
+    best, worst = max(means, key=lambda name: means[name]), min(means, key=lambda name: means[name])
+    return f"best {best} {means[best]:.2f}, worst {worst} {means[worst]:.2f}"
+
+
+def _steps(stages: Sequence[Stage]) -> int:
+    return sum(stage.length for stage in stages)
+
+
+def sync_study(config: StudyConfig) -> int:
+    """Rebuild the MLflow experiment of a study from its results; return how many trials it shows.
+
+    Raises
+    ------
+    InputError
+        If MLflow does not take all of it.
+    """
+    study = open_study(config)
+    found = read_all(config.directory, study.plan.all_by_key)
+    failures = read_failures(config.directory, [key for key in study.plan.all_by_key if key not in found])
+    present = [config.directory / name for name in ("config.yaml", "report.html")]
+    with alone(config), Projection(config, study.plan, study.cells) as projection:
+        for result in found.values():
+            projection.project(result)
+        for key, reason in failures.items():
+            projection.project_failure(key, reason)
+        projection.attach([path for path in (*present, *_tables(config)) if path.is_file()])
+    if projection.behind:
+        raise InputError(
+            f"tracking: MLflow at {uri_of(config)} does not take all of it ({projection.behind}). "
+            "The results are whole; run this again once it does."
+        )
+    return len(found)
+
+
+def _tables(config: StudyConfig) -> list[Path]:
+    return sorted((config.directory / "tables").glob("*.csv"))
+
+
+def _warn_of_other_versions(found: Mapping[str, Result]) -> None:
+    now = versions()
+    differ = sorted({name for r in found.values() for name, value in r.made_with.items() if now.get(name) != value})
+    if differ:
+        log.warning("earlier trials of this study were made with other versions of: %s", ", ".join(differ))

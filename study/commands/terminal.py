@@ -1,0 +1,314 @@
+"""What the terminal shows: tables, progress, and how a run ended."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+if TYPE_CHECKING:  # a terminal only reads what these make; importing them takes seconds
+    from study.commands.pipeline import Outcome, Show
+    from study.plan import Plan
+    from study.report import Analysis
+    from study.studies import Study
+    from study.sweep import Account, Prediction, Status
+    from study.verdict import Precision, Verdict
+
+QUIET_SECONDS = 5.0
+
+
+def console(json: bool = False) -> Console:
+    """Return the console for people: standard output, or standard error where that is kept for JSON."""
+    # A file or a pipe has no width: give tables room.
+    return Console(stderr=json, highlight=False, width=None if sys.stdout.isatty() else 140)
+
+
+def show_frame(to: Console, title: str, frame: pd.DataFrame) -> None:
+    """Print a table; names of classes and queries are plain text, never markup."""
+    table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold")
+    for column in frame.columns:
+        number = pd.api.types.is_numeric_dtype(frame[column]) and not pd.api.types.is_bool_dtype(frame[column])
+        # Names are told whole, on several lines if need be: twins are often called alike.
+        table.add_column(escape(str(column)), justify="right" if number else "left", overflow="fold")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(_cell(value) for value in row))
+    to.print(table)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "–" if pd.isna(value) else f"{value:,.4g}"
+    return escape(str(value))
+
+
+def plan_facts(plan: Plan, precision: Precision | None, prediction: Prediction | None) -> dict[str, object]:
+    """Return what `plan` prints, as plain values."""
+    return {
+        "factors": [{"name": f.name, "role": f.role, "levels": list(f.levels)} for f in plan.factors],
+        "replicates": plan.replicates,
+        "folds": plan.folds,
+        "trials": len(plan.trials),
+        "controls": len(plan.all_by_key) - len(plan.by_key),
+        "stages": len(plan.stages),
+        "epochs_separate": plan.epochs_separate,
+        "epochs_shared": plan.epochs_shared,
+        "steps_separate": plan.steps_separate,
+        "steps_shared": plan.steps_shared,
+        "notes": list(plan.notes),
+        "precision": None if precision is None else asdict(precision),
+        "predicted_seconds": None if prediction is None else round(prediction.seconds, 1),
+        "worker_seconds_shared": None if prediction is None else round(prediction.shared, 1),
+        "worker_seconds_separate": None if prediction is None else round(prediction.separate, 1),
+    }
+
+
+def show_plan(to: Console, study: Study) -> None:
+    """Print factors, trials, stages, cost and notes."""
+    plan = study.plan
+    factors = [(f.name, f.role, ", ".join(map(str, f.levels)) or str(f.domain)) for f in plan.factors]
+    show_frame(to, f"study {study.config.name}: factors", pd.DataFrame(factors, columns=["factor", "role", "levels"]))
+    kinds: dict[str, list[int]] = {}
+    for stage in plan.stages:
+        kinds.setdefault(stage.kind, []).append(stage.epochs[-1])
+    rows = [(kind, len(epochs), sum(epochs)) for kind, epochs in kinds.items()]
+    show_frame(to, "stages, each trained once and shared", pd.DataFrame(rows, columns=["stage", "number", "epochs"]))
+    to.print(
+        f"{_size(study)} in {len(plan.stages)} stages.\n"
+        f"Epochs: {plan.epochs_separate:,} if each trial trained alone, {plan.epochs_shared:,} shared "
+        f"({plan.epochs_separate / plan.epochs_shared:.1f} times fewer; optimiser steps "
+        f"{plan.steps_separate / plan.steps_shared:.1f} times)."
+    )
+    show_notes(to, "note", plan.notes)
+
+
+def _size(study: Study) -> str:
+    plan, space = study.plan, study.config.space
+    if study.search is not None:
+        return (
+            f"At most {len(plan.trials)} trials: {space.candidates} candidates x {space.replicates} replicates in all "
+            f"data conditions, then the winner and the default settings in {space.confirm} fresh ones. With made-up "
+            "candidates, none of them pruned, that is"
+        )
+    replicates, beside = plan.replicates, len(plan.all_by_key) - len(plan.by_key)
+    return (
+        f"{len(plan.trials)} trials = {len(plan.trials) // replicates} design points x {replicates} replicates"
+        f"{f', and {beside} trials of controls beside them' if plan.controls else ''},"
+    )
+
+
+def show_precision(to: Console, study: Study, precision: Precision) -> None:
+    """Print the half-widths of 95% intervals to expect with more replicates, and what those cost."""
+    plan = study.plan
+    each = plan.steps_shared / plan.replicates
+    counts = sorted({share.replicates for share in precision.shares})
+    rows = [["optimiser steps in all", *(f"{each * count:,.0f}" for count in counts)]]
+    for group in dict.fromkeys(share.group for share in precision.shares):
+        widths = [share.half_width for share in precision.shares if share.group == group]
+        rows.append([f"share of {group}", *(f"± {width:.2f}" for width in widths)])
+    for factor in dict.fromkeys(effect.factor for effect in precision.effects):
+        widths = [effect.half_width for effect in precision.effects if effect.factor == factor]
+        rows.append([f"effect of {factor}", *(f"± {width:.1f} points" for width in widths)])
+    columns = ["95% interval to expect", *(f"{count} replicates" for count in counts)]
+    show_frame(to, f"how sharp it will be ({precision.source})", pd.DataFrame(rows, columns=columns))
+    to.print(precision.statement, markup=False)
+
+
+def show_prediction(to: Console, study: Study, prediction: Prediction | None) -> None:
+    """Print how long a run will take and what it costs, or how to find out."""
+    if prediction is None:
+        to.print("How long: nothing like it has been trained here yet; 'plan --calibrate' trains some steps to tell.")
+        return
+    gpus, workers = study.config.resources.gpus, prediction.workers
+    # Only Ray knows what a cluster has, and planning does not ask it.
+    where = "" if study.config.resources.address == "local" else ", as many as this machine would hold"
+    left = (
+        f"'run' will take about {_duration(prediction.seconds)}" if prediction.seconds else "nothing is left to train"
+    )
+    shared, separate = (_duration(seconds * (gpus or 1)) for seconds in (prediction.shared, prediction.separate))
+    to.print(
+        f"How long: {left} on {workers} worker{'s' if workers > 1 else ''}{where}. The whole study: {shared} of "
+        f"{'GPU' if gpus else 'worker'} time, {separate} if each trial trained alone (from {prediction.source}).",
+        markup=False,
+    )
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def show_notes(to: Console, kind: str, notes: Sequence[str]) -> None:
+    """Print sentences that a person should not miss."""
+    for note in notes:
+        to.print(f"[yellow]{kind}:[/] {escape(note)}")
+
+
+def show_outcome(to: Console, outcome: Outcome) -> None:
+    """Print how a run ended, the verdict, and where to look."""
+    total = outcome.already + outcome.trained + len(outcome.failures) + outcome.waiting
+    if outcome.already == total:
+        to.print(f"All {total} trials were already done.")
+    else:
+        parts = [f"{outcome.trained} trained now", f"{outcome.already} were already done"]
+        parts += [f"[red]{len(outcome.failures)} failed[/]", f"{outcome.waiting} not yet trained"]
+        to.print(f"{total} trials: {', '.join(parts)} ({timedelta(seconds=round(outcome.seconds))}).")
+    for key, reason in list(outcome.failures.items())[:5]:
+        to.print(f"[red]failed[/] {key[:12]}: {escape(reason)}")
+    show_analysis(to, outcome.analysis)
+    if outcome.behind:
+        to.print(f"[yellow]MLflow is behind[/] ({escape(outcome.behind)}): it does not show all of this yet.")
+        to.print("        The results are whole; scanvi-study sync, with the same overrides, brings it up.")
+    to.print("Runs:   scanvi-study ui     (MLflow, on this machine only)")
+    if outcome.complete:
+        to.print("Next:   scanvi-study export, with the same overrides; then transfer, with what it writes")
+    else:
+        to.print("Next:   the same command again goes on from here")
+
+
+def show_status(to: Console, status: Status) -> None:
+    """Print how far a run is."""
+    for line in status.lines():
+        to.print(line, markup=False)
+
+
+def show_analysis(to: Console, analysis: Analysis) -> None:
+    """Print the verdict of each outcome, a line per class and one for the study, and where the report is."""
+    for one in analysis.verdicts:
+        left = _not_decomposed(one)
+        told = [found for found in one.classes if found.why not in left]
+        rows = [
+            (found.class_name, found.dominant or "cannot tell", found.which if found.real else "none is certain")
+            for found in told
+        ]
+        columns = ["class", "runs differ by", "effects that are real"]
+        if rows:
+            show_frame(to, one.outcome, pd.DataFrame(rows, columns=columns))
+        for reason, names in left.items():
+            to.print(f"{', '.join(names)}: {reason}", markup=False)
+        to.print(f"{one.sentence}\n", markup=False)
+    if analysis.controls:
+        rows = [(control.control, control.outcome, control.found) for control in analysis.controls]
+        show_frame(to, "controls", pd.DataFrame(rows, columns=["control", "outcome", "found"]))
+    if analysis.search is not None:
+        for name, frame in analysis.search.frames().items():
+            show_frame(to, name, frame)
+        to.print(f"{analysis.search.sentence}\n", markup=False)
+    to.print(f"Report: {analysis.report}", markup=False, soft_wrap=True)
+
+
+def _not_decomposed(verdict: Verdict) -> dict[str, list[str]]:
+    """Names of the classes that are not decomposed, by the reason."""
+    reasons: dict[str, list[str]] = {}
+    for found in verdict.classes:
+        if found.why.startswith("Not decomposed"):
+            reasons.setdefault(found.why, []).append(found.class_name)
+    return reasons
+
+
+def analysis_facts(analysis: Analysis) -> dict[str, object]:
+    """Return what `report --json` prints."""
+    classes = [row for one in analysis.verdicts for row in one.to_frame().to_dict("records")]
+    return {
+        "trials": len(analysis.results),
+        "failed": dict(analysis.failures),
+        "report": str(analysis.report),
+        "verdicts": {one.outcome: one.sentence for one in analysis.verdicts},
+        "classes": classes,
+        **({"search": analysis.search.facts()} if analysis.search else {}),
+        "controls": {one.control: {"outcome": one.outcome, "found": one.found} for one in analysis.controls},
+    }
+
+
+def outcome_facts(outcome: Outcome) -> dict[str, object]:
+    """Return what `run --json` prints."""
+    return {
+        "already": outcome.already,
+        "trained": outcome.trained,
+        "waiting": outcome.waiting,
+        "mlflow_behind": outcome.behind,
+        "seconds": round(outcome.seconds, 1),
+        **analysis_facts(outcome.analysis),
+    }
+
+
+@contextmanager
+def progress(to: Console) -> Iterator[Show]:
+    """Show a run as it goes: a live display in a terminal, else a plain line every few seconds."""
+    if to.is_terminal:
+        with _live(to) as show:
+            yield show
+        return
+    last = [0.0]
+    start = time.perf_counter()
+
+    def line(account: Account) -> None:
+        over = account.stages_done + account.stages_failed == account.stages_total
+        if over or time.perf_counter() - last[0] >= QUIET_SECONDS:
+            last[0] = time.perf_counter()
+            to.print(_sentence(account, time.perf_counter() - start), markup=False, soft_wrap=True)
+
+    yield line
+
+
+@contextmanager
+def _live(to: Console) -> Iterator[Show]:
+    bars = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), console=to)
+    trials: TaskID = bars.add_task("trials", total=1, text="")
+    stages: TaskID = bars.add_task("stages", total=1, text="")
+    recall: TaskID = bars.add_task("recall", total=1, text="", visible=False)
+    start = time.perf_counter()
+
+    def show(account: Account) -> None:
+        passed = time.perf_counter() - start
+        failed = f", {account.failed} failed" if account.failed else ""
+        bars.update(trials, total=account.total, completed=account.done, text=f"{account.done}/{account.total}{failed}")
+        text = (
+            f"{account.stages_done}/{account.stages_total}, {account.stages_running} running, {_time(account, passed)}"
+        )
+        bars.update(stages, total=account.stages_total, completed=account.stages_done, text=text)
+        bars.update(
+            recall,
+            visible=bool(account.classes),
+            total=account.total,
+            completed=account.done,
+            text=escape(account.classes),
+        )
+
+    with Live(bars, console=to, refresh_per_second=4):
+        yield show
+
+
+def _sentence(account: Account, passed: float) -> str:
+    recall = f"; recall: {account.classes}" if account.classes else ""
+    return (
+        f"trials {account.done}/{account.total} done, {account.failed} failed; stages {account.stages_done}/"
+        f"{account.stages_total} done, {account.stages_running} running; {_time(account, passed)}{recall}"
+    )
+
+
+def _time(account: Account, passed: float) -> str:
+    """Elapsed time, and what is left at the rate of optimiser steps so far."""
+    text = f"{timedelta(seconds=round(passed))} passed"
+    left = account.left(passed)
+    if left is not None:
+        text += f", about {timedelta(seconds=round(left))} left"
+    return text
+
+
+def show_frames(to: Console, tables: Sequence[tuple[str, pd.DataFrame]]) -> None:
+    """Print several tables."""
+    for title, frame in tables:
+        show_frame(to, title, frame)

@@ -1,0 +1,129 @@
+"""The configuration of a study: `conf/` and overrides in, one frozen and validated `StudyConfig` out.
+
+Hydra composes and pydantic validates; both are used for configuration here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from pydantic import ValidationError as PydanticError
+
+from study.config.explain import explain
+from study.config.study import StudyConfig
+from study.errors import InputError, nearest
+
+GROUPS = ("data", "model", "resources", "tracking", "space")
+
+
+def home() -> Path:
+    """The folder with `conf/` and `search_spaces/`: the working directory, or what the package brings."""
+    here = Path.cwd()
+    if (here / "conf" / "study.yaml").is_file():
+        return here
+    return packaged_home()
+
+
+def packaged_home() -> Path:
+    """The folder with the `conf/` and `search_spaces/` that came with the package."""
+    installed = Path(__file__).parents[1] / "home"
+    return installed if installed.is_dir() else Path(__file__).parents[2]
+
+
+def compose(overrides: Sequence[str] = ()) -> StudyConfig:
+    """Compose `conf/` with overrides in Hydra's syntax and validate the result.
+
+    Parameters
+    ----------
+    overrides
+        Such as ``data=forum``, ``space=forum``, ``scvi.max_epochs=50``.
+
+    Raises
+    ------
+    InputError
+        With one message that names the key, what was found and what is expected.
+    """
+    root = home()
+    try:
+        with initialize_config_dir(str(root / "conf"), version_base="1.3"):
+            # Search spaces live beside conf/, so that the top level shows what a study varies.
+            search_path = f"hydra.searchpath=[file://{root}]"
+            composed = hydra_compose("study", [search_path, *map(_as_hydra, overrides)])
+        values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:  # group=3 is a ValueError
+        raise InputError(f"configuration: {_hydra_message(error, root)}") from None
+    return validate(values)
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
+    """Read a whole configuration from one YAML file (such as `best.yaml`) and apply overrides.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is no YAML mapping, or does not validate.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: cannot be read as YAML ({error}); expected a file written by 'export'.") from None
+    if not isinstance(values, dict):
+        raise InputError(
+            f"{path}: expected a mapping of settings as written by 'export', found {type(values).__name__}."
+        )
+    values.pop("chosen", None)
+    for override in overrides:
+        _as_hydra(override)  # the same form is expected
+    try:
+        merged = OmegaConf.merge(OmegaConf.create(values), OmegaConf.from_dotlist(list(overrides)))
+        values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise InputError(f"{path} with overrides {list(overrides)}: {' '.join(str(error).split())}") from None
+    return validate(values, f"{path}: ")
+
+
+def validate(values: Any, where: str = "") -> StudyConfig:
+    """Validate composed values; raise `InputError` with every problem in one message."""
+    try:
+        return StudyConfig.model_validate(values)
+    except PydanticError as error:
+        raise InputError(explain(error, where, StudyConfig, values)) from None
+
+
+def _as_hydra(override: str) -> str:
+    """Let an override set any key, so that a misspelt one reaches the validation, which names its neighbour."""
+    key, separator, value = override.partition("=")
+    name = key.lstrip("+~")
+    if not name or not (separator or key[0] == "~"):
+        raise InputError(f"override {override!r}: expected key=value, as in 'scvi.max_epochs=50'.")
+    if name.split(".")[0] == "hydra":  # would change nothing here
+        raise InputError(f"override {override!r}: {name!r} is no known key.")
+    if key == "space":
+        return f"search_spaces@space={value}"
+    return override if key in GROUPS or key[0] in "+~" else f"++{override}"
+
+
+def _hydra_message(error: Exception, root: Path) -> str:
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        folder = root / (group if group == "search_spaces" else f"conf/{group}")
+        names = sorted(path.stem for path in folder.glob("*.yaml"))
+        what = "search space" if group == "search_spaces" else group
+        return f"there is no {what} {name!r} in {folder}.{nearest(name, names)} Found: {', '.join(names)}."
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} is missing. Give it, as in '{error.full_key}=...'."
+    # Without where Hydra looks and where its manual is; the '++' is ours.
+    message = " ".join(str(error).split()).partition(" See https:")[0].replace("++", "", 1)
+    if "LexerNoViableAlt" in message or "parsing override" in message:
+        return f"{message}: cannot be read. Expected key=value; quote what is not plain, as in 'key=\"a, b\"'."
+    if "Config group override" in message:
+        return f"{message}. Expected the name of a file, as in 'data=forum'."
+    return message

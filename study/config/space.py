@@ -1,0 +1,129 @@
+"""What varies in a study, and how often the whole design is repeated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from study.config.values import WHOLE_LIMIT, Control, Count, Level, Model
+
+
+class Domain(Model):
+    """A range that a random design or a search draws from."""
+
+    type: Literal["uniform", "loguniform", "randint"] = Field(description="how values are drawn from the range")
+    low: float = Field(description="lower end")
+    high: float = Field(description="upper end")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.high <= self.low or (self.type == "loguniform" and self.low <= 0):
+            raise ValueError(f"a {self.type} range needs {'0 < ' if self.type == 'loguniform' else ''}low < high")
+        if not math.isfinite(self.high - self.low):
+            raise ValueError(f"a range from {self.low:g} to {self.high:g} is too wide to draw from")
+        ends = (self.low, self.high)
+        if self.type == "randint" and not all(end.is_integer() and abs(end) <= WHOLE_LIMIT for end in ends):
+            raise ValueError(f"a randint range goes from one integer to another, found {self.low:g} and {self.high:g}")
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.type} from {self.low:g} to {self.high:g}"
+
+
+class FactorSpec(Model):
+    """The levels of one factor (or the range a random design draws from) and its role."""
+
+    levels: tuple[Level, ...] | Literal["all"] | None = Field(
+        None, description="two values or more, the baseline first; 'all': every query (for `query` only)"
+    )
+    domain: Domain | None = Field(
+        None, description="a range instead of levels, in a random design or a search; its keys may stand beside `role`"
+    )
+    role: Literal["data", "parameter"] | None = Field(None, description="follows from the name if absent")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inline_domain(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and "type" in value:
+            role = {"role": value["role"]} if "role" in value else {}
+            return {"domain": {k: v for k, v in value.items() if k != "role"}, **role}
+        return value
+
+    @model_validator(mode="after")
+    def _levels_or_domain(self) -> Self:
+        if (self.levels is None) == (self.domain is None):
+            raise ValueError(
+                "a factor needs 'levels: [...]', or 'type', 'low' and 'high' unless the design is factorial"
+            )
+        if isinstance(self.levels, tuple):
+            if len(self.levels) < 2:
+                raise ValueError(
+                    f"a factor needs at least 2 levels, found {list(self.levels)}; a fixed value is no factor"
+                )
+            if len({(type(level), level) for level in self.levels}) < len(self.levels):
+                raise ValueError(f"levels {list(self.levels)} contain a duplicate; name each level once")
+        return self
+
+
+class Crossed(Model):
+    """Replicates in which training seeds and held-out folds are crossed."""
+
+    seeds: Count = Field(description="number of training seeds")
+    folds: Annotated[int, Field(strict=True, ge=2)] = Field(description="number of held-out folds")
+
+
+class SearchSpace(Model):
+    """What varies, and how often the whole design is repeated."""
+
+    name: str = Field(description="name of the search space; part of the study's name unless `name` says otherwise")
+    design: Literal["factorial", "random", "search"] = Field(
+        description="all combinations of levels, settings drawn, or settings sought"
+    )
+    factors: dict[str, FactorSpec] = Field(min_length=1, description="what varies, by its dotted name")
+    replicates: Count | Crossed = Field(description="passes over the design, or seeds crossed with folds")
+    folds: Annotated[int, Field(strict=True, ge=2)] = Field(3, description="parts of the reference held out in turn")
+    points: Count | None = Field(None, description="settings drawn by a random design")
+    candidates: Count | None = Field(None, description="settings that a search tries")
+    confirm: Annotated[int, Field(strict=True, ge=3)] | None = Field(
+        None, description="fresh replicates on which a search compares its winner with the default settings"
+    )
+    controls: tuple[Control, ...] = Field((), description="trials beside the table, each with an expected outcome")
+
+    @property
+    def n_folds(self) -> int:
+        """In how many parts the reference is divided."""
+        return self.replicates.folds if isinstance(self.replicates, Crossed) else self.folds
+
+    @model_validator(mode="after")
+    def _design_fits(self) -> Self:
+        drawn = [name for name, factor in self.factors.items() if factor.domain is not None]
+        if self.design == "factorial" and drawn:
+            raise ValueError(f"a factorial design needs levels for {', '.join(drawn)}; or say 'design: random'")
+        if [name for name, factor in self.factors.items() if factor.levels == "all" and name != "query"]:
+            raise ValueError("'levels: all' means every query, so it belongs to the factor 'query' alone")
+        if (self.design == "random") != (self.points is not None):
+            raise ValueError("'points' (how many settings to draw) belongs to 'design: random', and only there")
+        if len(set(self.controls)) < len(self.controls):
+            raise ValueError(f"controls {list(self.controls)} contain a duplicate; name each control once")
+        return self
+
+    @model_validator(mode="after")
+    def _search_fits(self) -> Self:
+        if {self.design == "search"} != {self.candidates is not None, self.confirm is not None}:
+            raise ValueError(
+                "'candidates' (how many settings to try) and 'confirm' (fresh replicates for the winner, at least 3) "
+                "belong to 'design: search', both of them, and only there"
+            )
+        if self.design == "search" and isinstance(self.replicates, Crossed):
+            raise ValueError(
+                "a search takes its replicates one after the other: give their number, as in 'replicates: 2'"
+            )
+        if self.design == "search" and self.controls:
+            raise ValueError("controls stand beside a table that is attributed, and a search has none: leave them out")
+        return self

@@ -1,0 +1,119 @@
+"""What varies: factors with their levels and roles, and the level of the stage tree at which each acts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from study.config import Domain, Level, SearchSpace
+from study.errors import InputError, nearest
+
+Role = Literal["data", "parameter"]
+Levels = tuple[tuple[str, Level], ...]  # of factors, by name
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One thing that varies.
+
+    Attributes
+    ----------
+    levels
+        The first is the baseline of differences; none if it is drawn from a range.
+    domain
+        That range.
+    """
+
+    name: str
+    levels: tuple[Level, ...]
+    role: Role
+    domain: Domain | None = None
+
+
+def role_of(name: str) -> Role:
+    """Return the role that follows from a factor's name: `query*` is data, the others are parameters."""
+    return "data" if name.startswith("query") else "parameter"
+
+
+def factors_of(space: SearchSpace, queries: Sequence[str]) -> tuple[Factor, ...]:
+    """Return the factors with levels, in the order of the search space.
+
+    Parameters
+    ----------
+    space
+        The search space. A factor that a random design draws from a range has no levels.
+    queries
+        Names that a level of `query` may have; the built-in twins `self` and `none` come last.
+
+    Raises
+    ------
+    InputError
+        If a level of `query` is no query.
+    """
+    found = []
+    for name, spec in space.factors.items():
+        real = tuple(query for query in queries if query not in ("self", "none"))
+        levels = real if spec.levels == "all" else spec.levels or ()
+        if name == "query":
+            levels = tuple(map(str, levels))  # `4` is the query '4'
+            for level in levels:
+                if level not in queries:
+                    raise InputError(
+                        f"space.factors.query: {level!r} is no query.{nearest(str(level), queries)} "
+                        f"Queries are: {', '.join(queries)}. Name some with 'space.factors.query.levels=[...]', "
+                        "or say 'space=queries', a search space with every query of the data."
+                    )
+            if len(levels) < 2:
+                raise InputError(
+                    f"space.factors.query: needs at least 2 queries, the data has {list(levels)}. "
+                    "Leave the factor out, or name more queries."
+                )
+        found.append(Factor(name, tuple(levels), spec.role or role_of(name), spec.domain))
+    return tuple(found)
+
+
+def parameters_of(space: SearchSpace) -> tuple[str, ...]:
+    """Return the names of the factors that are settings."""
+    return tuple(name for name, spec in space.factors.items() if (spec.role or role_of(name)) == "parameter")
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """A level of the stage tree at which chance enters, with the factors that act there."""
+
+    name: str
+    label: str
+    factors: tuple[str, ...]
+
+
+def strata(factors: Sequence[Factor], protocol: str = "joint") -> tuple[Stratum, ...]:
+    """Return the levels of the stage tree that a design has, root first.
+
+    Parameters
+    ----------
+    factors
+        The factors of the design.
+    protocol
+        With 'surgery' the data acts last, when the query is mapped onto a finished reference.
+    """
+    last = protocol == "surgery"
+
+    def at(factor: Factor) -> str:
+        if factor.role == "data" or factor.name == "scanvi.surgery_epochs":
+            return "surgery" if last else "pretraining"
+        if factor.name in ("scvi.max_epochs", "budget"):
+            return "pretraining snapshots"
+        if factor.name == "scanvi.max_epochs":
+            return "fine-tuning snapshots"
+        return "pretraining" if factor.name.startswith("scvi.") else "fine-tuning"
+
+    labels = {
+        "pretraining": "training scVI again",
+        "pretraining snapshots": "where scVI stops",
+        "fine-tuning": "fine-tuning again",
+        "fine-tuning snapshots": "where scANVI stops",
+        "surgery": "mapping the query again",
+    }
+    found = [Stratum(name, label, tuple(f.name for f in factors if at(f) == name)) for name, label in labels.items()]
+    return tuple(stratum for stratum in found if stratum.factors)

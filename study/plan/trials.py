@@ -1,0 +1,231 @@
+"""The experiment: a search space in, factors and trials out, and what is confounded in it.
+
+A trial is one design point (a level of each factor) in one replicate (a training seed and a held-out fold).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from study.config import Crossed, Domain, Level, SearchSpace, Settings, StudyConfig
+from study.errors import InputError, nearest
+from study.plan.factors import Levels, factors_of, parameters_of
+
+MOST_TRIALS = 100_000  # more of them are a slip of the keyboard, and planning would not end
+
+
+@dataclass(frozen=True)
+class Replicate:
+    """One complete pass over the design: a training seed with one set of held-out cells."""
+
+    index: int
+    seed: int
+    fold: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One design point in one replicate, with its settings resolved; or, beside the table, one trial of a control."""
+
+    levels: Levels
+    settings: Settings
+    query: str
+    replicate: Replicate
+    control: str = ""
+
+
+def replicates_of(space: SearchSpace) -> tuple[Replicate, ...]:
+    """Return the replicates: seed r with fold r, or seeds and folds crossed.
+
+    Past `folds` replicates the fold number goes on counting: fold ``f`` is part ``f % folds`` of random split
+    ``f // folds``, so that replicates stay exchangeable.
+    """
+    if isinstance(space.replicates, Crossed):
+        pairs = list(itertools.product(range(space.replicates.seeds), range(space.replicates.folds)))
+    else:
+        pairs = [(index, index) for index in range(space.replicates)]
+    return tuple(Replicate(index, seed, fold) for index, (seed, fold) in enumerate(pairs))
+
+
+def trials_of(config: StudyConfig, queries: Sequence[str]) -> tuple[Trial, ...]:
+    """Return every trial of a study, whole replicates first; of a search, those that are known before it.
+
+    Raises
+    ------
+    InputError
+        If a factor or level does not fit the settings or the data, or there are far too many trials.
+    """
+    _refuse_too_many(config.space, queries)
+    if config.space.design == "search":
+        _refuse_unsearchable(config)
+        points = in_all_conditions(config, queries, default_of(config))
+        return trials_at(config, queries, points, fresh_of(config.space))
+    return trials_at(config, queries, tuple(_points(config.space, queries)), replicates_of(config.space))
+
+
+def trials_at(
+    config: StudyConfig, queries: Sequence[str], points: Sequence[Levels], replicates: Sequence[Replicate]
+) -> tuple[Trial, ...]:
+    """Return the trials of some design points in some replicates."""
+    trials = []
+    for replicate in replicates:
+        for levels in points:
+            settings = config.settings(dict(levels))
+            query = settings.query if settings.query is not None else queries[0]
+            if query not in queries:
+                raise InputError(f"query: {query!r} is no query.{nearest(query, queries)} Known: {', '.join(queries)}.")
+            trials.append(Trial(levels, settings, query, replicate))
+    return tuple(trials)
+
+
+def default_of(config: StudyConfig) -> Levels:
+    """Return what the parameters are where nothing is chosen: the study's own settings.
+
+    Raises
+    ------
+    InputError
+        If the study has no value for one of them.
+    """
+    found = []
+    for name in parameters_of(config.space):
+        value: Any = config.model_dump(include=set(Settings.model_fields))
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if not isinstance(value, bool | int | float | str):
+            raise InputError(
+                f"space.factors.{name}: a search is compared with the default settings, which have no value for it. "
+                f"Give one, as in '{name}=...'."
+            )
+        found.append((name, value))
+    return tuple(found)
+
+
+def fresh_of(space: SearchSpace) -> tuple[Replicate, ...]:
+    """Return the replicates on which a search is confirmed: those after the ones that it searches in."""
+    searched = len(replicates_of(space))
+    return tuple(Replicate(index, index, index) for index in range(searched, searched + (space.confirm or 0)))
+
+
+def in_all_conditions(config: StudyConfig, queries: Sequence[str], chosen: Levels) -> tuple[Levels, ...]:
+    """Return the design points that a choice of the parameters has: one for each combination of data levels."""
+    fixed = dict(chosen)
+    factors = factors_of(config.space, queries)
+    levels = [(fixed[factor.name],) if factor.name in fixed else factor.levels for factor in factors]
+    names = [factor.name for factor in factors]
+    return tuple(tuple(zip(names, one, strict=True)) for one in itertools.product(*levels))
+
+
+def controls_of(config: StudyConfig, queries: Sequence[str]) -> tuple[Trial, ...]:
+    """Return the trials of the controls: in each replicate the base trial, then each control's variants of it.
+
+    The base trial has the study's settings, and the first level of each factor. `surgery` has a trial for each query
+    of the design, and one for the reference that they are mapped onto.
+    """
+    if not config.space.controls:
+        return ()
+    factors = {factor.name: factor for factor in factors_of(config.space, queries)}
+    settings = config.settings({name: factor.levels[0] for name, factor in factors.items() if factor.levels})
+    query = settings.query if settings.query is not None else queries[0]
+    alone = _changed(settings, protocol="joint")
+    mapped = factors["query"].levels if "query" in factors else (query,)
+    arms: dict[str, list[tuple[Settings, str]]] = {
+        "none": [(alone, "none")],
+        "self": [(settings, "self")],
+        # The reference model before a query is mapped onto it, then each query.
+        "surgery": [
+            (alone.model_copy(update={"budget": "epochs"}), "none"),
+            *((_changed(settings, protocol="surgery"), str(name)) for name in mapped if name != "none"),
+        ],
+        "shuffled": [(settings, query)],
+        "repeat": [(settings, query)],
+        "logistic": [(settings, query)],
+    }
+    wanted = [("base", [(settings, query)]), *((name, arms[name]) for name in config.space.controls)]
+    return tuple(
+        Trial((), values, name, replicate, control)
+        for replicate in replicates_of(config.space)
+        for control, variants in wanted
+        for values, name in variants
+    )
+
+
+def _changed(settings: Settings, **scanvi: Any) -> Settings:
+    """Return the settings with some of scANVI's changed."""
+    return settings.model_copy(update={"scanvi": settings.scanvi.model_copy(update=scanvi)})
+
+
+def _refuse_unsearchable(config: StudyConfig) -> None:
+    """Refuse what only a search cannot do, and levels that fit no setting: it would meet them late."""
+    space, names = config.space, parameters_of(config.space)
+    for name, spec in space.factors.items():
+        if spec.domain is None:
+            ends = spec.levels or ()
+        elif name in names:
+            whole = spec.domain.type == "randint"
+            ends = (int(spec.domain.low), int(spec.domain.high) - 1) if whole else (spec.domain.low, spec.domain.high)
+        else:
+            raise InputError(f"space.factors.{name}: a search tries every candidate on all data. Give it 'levels'.")
+        for level in ends:
+            config.settings({name: level})
+    if not names:
+        raise InputError("space.factors: a search needs settings to choose, and found data only. Name one: scvi.norm.")
+    sizes = [len(levels) for name in names if (levels := space.factors[name].levels)]
+    if len(sizes) == len(names) and math.prod(sizes) <= (space.candidates or 0):
+        raise InputError(
+            f"space.candidates: {space.candidates} candidates, and the space has {math.prod(sizes)} settings. "
+            "Say 'design: factorial', which tries them all and explains them, or ask for fewer candidates."
+        )
+
+
+def _refuse_too_many(space: SearchSpace, queries: Sequence[str]) -> None:
+    if space.design == "search":
+        conditions = math.prod(len(f.levels) for f in factors_of(space, queries) if f.role == "data")
+        searched = 0 if isinstance(space.replicates, Crossed) else space.replicates
+        trials = conditions * ((space.candidates or 0) * searched + 2 * (space.confirm or 0))
+        if trials > MOST_TRIALS:
+            raise InputError(
+                f"space: a search of up to {trials:,} trials. Expected at most {MOST_TRIALS:,}: use fewer candidates, "
+                "replicates or data levels."
+            )
+        return
+    points = space.points or math.prod(len(factor.levels) for factor in factors_of(space, queries))
+    crossed = space.replicates
+    replicates = crossed.seeds * crossed.folds if isinstance(crossed, Crossed) else crossed
+    if points * replicates > MOST_TRIALS:
+        raise InputError(
+            f"space: {points:,} design points x {replicates:,} replicates are {points * replicates:,} trials. "
+            f"Expected at most {MOST_TRIALS:,}: use fewer levels, points or replicates."
+        )
+
+
+def _points(space: SearchSpace, queries: Sequence[str]) -> Iterator[tuple[tuple[str, Level], ...]]:
+    """Yield the design points: all combinations, or random draws that every replicate shares."""
+    factors = factors_of(space, queries)
+    names = [factor.name for factor in factors]
+    if space.design == "factorial":
+        for combination in itertools.product(*(factor.levels for factor in factors)):
+            yield tuple(zip(names, combination, strict=True))
+        return
+    generator = np.random.default_rng(0)
+    for _ in range(space.points or 0):
+        drawn = []
+        for factor in factors:
+            levels, domain = factor.levels, factor.domain
+            level = _draw(domain, generator) if domain else levels[generator.integers(len(levels))]
+            drawn.append((factor.name, level))
+        yield tuple(drawn)
+
+
+def _draw(domain: Domain, generator: np.random.Generator) -> Level:
+    if domain.type == "randint":
+        return int(generator.integers(int(domain.low), int(domain.high)))
+    if domain.type == "loguniform":
+        return float(stats.loguniform(domain.low, domain.high).rvs(random_state=generator))
+    return float(generator.uniform(domain.low, domain.high))

@@ -1,0 +1,14 @@
+from .analysis import Analysis as Analysis
+from .analysis import Attributed as Attributed
+from .analysis import Finished as Finished
+from .analysis import analyse as analyse
+from .analysis import explain as explain
+from .analysis import of_whole_replicates as of_whole_replicates
+from .analysis import read_finished as read_finished
+from .analysis import report_of as report_of
+from .analysis import whole_results as whole_results
+from .plots import plot_confusion as plot_confusion
+from .plots import plot_effects as plot_effects
+from .plots import plot_query_size as plot_query_size
+from .plots import plot_recall as plot_recall
+from .plots import plot_shares as plot_shares

@@ -1,0 +1,12 @@
+from .cluster import cluster as cluster
+from .cost import Prediction as Prediction
+from .cost import predict_cost as predict_cost
+from .ledger import Tree as Tree
+from .status import LOG as LOG
+from .status import Account as Account
+from .status import Status as Status
+from .status import alone as alone
+from .status import kept_account as kept_account
+from .status import read_run as read_run
+from .status import status_of as status_of
+from .tune import train_stages as train_stages

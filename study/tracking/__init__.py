@@ -1,0 +1,8 @@
+"""Results on disk, projected into MLflow. The only room that imports mlflow.
+
+In the order of flow: slug, matrices, mirror, server.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,8 @@
+"""A stage of training, exact or fast, read at its epoch levels. The only room that trains with scvi-tools.
+
+In the order of flow: hardware, arguments, batches, likelihood, fast, exact, snapshot, models.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

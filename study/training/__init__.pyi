@@ -1,0 +1,11 @@
+from .arguments import check_extra as check_extra
+from .hardware import Hardware as Hardware
+from .models import State as State
+from .models import finetune as finetune
+from .models import joint_anndata as joint_anndata
+from .models import operate as operate
+from .models import parts_of as parts_of
+from .models import predict_probabilities as predict_probabilities
+from .models import pretrain as pretrain
+from .models import state_of as state_of
+from .snapshot import Snapshot as Snapshot

@@ -1,0 +1,8 @@
+"""What trials gave: a stage performed, its predictions measured, results written safely and read as tables.
+
+In the order of flow: metrics, record, store, tables, timing, probes, perform, logistic.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,159 @@
+"""One stage's work, from its parent's weights to weights and results on disk; where it runs, others decide."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from study.cells import Cells
+from study.config import dump
+from study.plan import Split, Stage, split_cells
+from study.training import (
+    Hardware,
+    Snapshot,
+    finetune,
+    joint_anndata,
+    operate,
+    predict_probabilities,
+    pretrain,
+    state_of,
+)
+from study.trials.metrics import measure
+from study.trials.probes import probe
+from study.trials.record import Predictions, Result
+from study.trials.store import read_state, write_result, write_state
+from study.trials.timing import Stopwatch, Timing, worker_name, write_timing
+
+KINDS = ("pretraining", "fine-tuning", "surgery")
+
+
+def perform(stage: Stage, cells: Cells, directory: Path, on: Hardware) -> None:
+    """Train a stage and write what it was trained for.
+
+    Parameters
+    ----------
+    stage
+        What to train; its parent's weights are on disk.
+    cells
+        Prepared cells of its query (all of them; the stage takes its condition's part).
+    directory
+        Folder of the study.
+    on
+        What to train on.
+
+    Raises
+    ------
+    TrainingError
+        If training went wrong.
+    """
+    watch = Stopwatch()
+    reached: list[tuple[int, float]] = []
+    with watch.part("setup"):
+        cells = stage.condition.take(cells)
+        parts = split_cells(cells, stage.replicate.fold, stage.folds, stage.settings.scvi.batch_size)
+        state = read_state(directory, stage.parent, stage.before[-1]) if stage.parent else {}
+
+    def read(snapshot: Snapshot) -> None:
+        with watch.part("writing"):
+            reached.append((snapshot.epoch, watch.seconds["training"]))
+            if snapshot.epoch in stage.keep:
+                write_state(directory, stage.key, snapshot.epoch, state_of(snapshot.model))
+        if snapshot.epoch not in stage.trials:
+            return
+        with watch.part("evaluation"):
+            found = _evaluated(stage, cells, parts, snapshot, watch.total)
+        with watch.part("writing"):
+            write_result(directory, *found)
+
+    with warnings.catch_warnings(), watch.training():
+        # scvi-tools and lightning warn of small batches, few workers and the empty validation part: all on purpose.
+        warnings.simplefilter("ignore")
+        seed = stage.replicate.seed
+        if stage.parent is None:
+            pretrain(cells, parts, stage.settings, seed, stage.epochs, read, on)
+        else:
+            work = operate if stage.kind == "surgery" else finetune
+            work(cells, parts, stage.settings, seed, stage.epochs, read, on, state)
+    write_timing(directory, _timing(stage, cells, on, watch, reached))
+
+
+def _evaluated(
+    stage: Stage, cells: Cells, parts: Split, snapshot: Snapshot, seconds: float
+) -> tuple[Result, Predictions]:
+    """Predict, evaluate and probe one trial."""
+    adata = joint_anndata(cells, parts) if stage.kind == "surgery" else None
+    probabilities = predict_probabilities(snapshot.model, cells, adata)
+    if stage.kind == "surgery":
+        # The reference once more on its own: sums in other minibatches would differ in their last digits, and
+        # what surgery leaves alone must come out the same for every query.
+        alone = joint_anndata(cells.first(0), parts)
+        probabilities[: cells.n_reference] = predict_probabilities(snapshot.model, cells, alone)
+    evaluation = measure(probabilities, cells, parts)
+    n = cells.n_reference
+    result = Result(
+        key=stage.trials[snapshot.epoch],
+        settings=_settings(stage, snapshot.epoch),
+        query=stage.condition.query,
+        query_cells=stage.condition.n_cells,
+        seed=stage.replicate.seed,
+        fold=stage.replicate.fold,
+        folds=stage.folds,
+        digest=stage.digest,
+        epochs=dict(zip(KINDS, (*stage.before, snapshot.epoch), strict=False)),
+        classes=list(cells.classes),
+        truth_classes=list(cells.truth_classes),
+        metrics=evaluation.metrics,
+        confusion={part: matrix.tolist() for part, matrix in evaluation.confusion.items()},
+        curves=snapshot.curves,
+        probes=snapshot.probes | probe(snapshot.model, cells, parts, adata),
+        left_out=[int(row) for row in parts.left_out],
+        seconds=seconds,
+    )
+    query = probabilities[n:]
+    return result, Predictions(
+        probabilities=probabilities[:n],
+        query_label=query.argmax(axis=1).astype("uint16"),
+        query_confidence=query.max(axis=1, initial=0),
+        held_out=parts.held_out,
+    )
+
+
+def _timing(stage: Stage, cells: Cells, on: Hardware, watch: Stopwatch, reached: list[tuple[int, float]]) -> Timing:
+    """The record of what a stage took."""
+    scvi, seconds = stage.settings.scvi, watch.seconds
+    return Timing(
+        key=stage.key,
+        kind=stage.kind,
+        engine=on.engine,
+        accelerator=on.accelerator,
+        threads=on.threads,
+        resident=on.resident,
+        cells=cells.counts.shape[0],
+        genes=cells.counts.shape[1],
+        classes=len(cells.classes),
+        network=(scvi.n_layers, scvi.n_hidden, scvi.batch_size),
+        steps_per_epoch=stage.steps_per_epoch,
+        epochs=stage.epochs[-1],
+        steps=stage.length,
+        trials=len(stage.trials),
+        setup=seconds["setup"],
+        training=seconds["training"],
+        evaluation=seconds["evaluation"],
+        writing=seconds["writing"],
+        reached=tuple(reached),
+        seconds=watch.total,
+        started=watch.started,
+        ended=time.time(),
+        worker=worker_name(),
+    )
+
+
+def _settings(stage: Stage, epoch: int) -> dict[str, Any]:
+    """Settings of a trial as it was really trained: the cells it met and the epochs it had."""
+    values = dump(stage.settings)
+    epochs = (*stage.before, epoch)
+    values |= {"query": stage.condition.query, "query_cells": stage.condition.n_cells, "budget": "epochs"}
+    values["scvi"]["max_epochs"], values["scanvi"]["max_epochs"] = epochs[:2]
+    return values

@@ -1,0 +1,8 @@
+"""What a study says, in words, and what stands beside it: controls, flips, matched queries, the schedule as recorded.
+
+In the order of flow: words, precision, sentences, controls, flips, matching, afterwards.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,264 @@
+"""How sharp a study will be before it runs: interval half-widths to expect with more replicates.
+
+The same intervals as the attribution, put on the mean squares that a study is expected to find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+from study.attribution import (
+    CAUSES,
+    CHANCE,
+    DATA,
+    LEVEL,
+    MIXED,
+    PARAMETER,
+    Attribution,
+    Floats,
+    Layout,
+    Squares,
+    clear_winner,
+    layout_of,
+    share_bounds,
+)
+from study.plan import Factor, Stratum
+
+REPLICATES = (3, 5, 10)
+# Beyond this many replicates "more replicates" is no advice any more.
+MOST_REPLICATES = 30
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What a study is expected to find in one class, all variances on the logit scale.
+
+    Attributes
+    ----------
+    chance
+        Variance that enters at each stratum, by its name.
+    causes
+        Variance that each group of causes explains, by its name; 0 where it is not named.
+    percent
+        Typical value of the outcome, which turns the logit scale into points.
+    source
+        Where the numbers come from, in words.
+    """
+
+    chance: Mapping[str, float]
+    causes: Mapping[str, float]
+    percent: float
+    source: str
+
+
+# For a first study. Half of the differences are chance, as in the small real trainings of docs/validation.md.
+ASSUMED = Assumptions(
+    chance={
+        "pretraining": 0.08,
+        "pretraining snapshots": 0.02,
+        "fine-tuning": 0.06,
+        "fine-tuning snapshots": 0.02,
+        "surgery": 0.02,
+    },
+    causes={DATA: 0.08, PARAMETER: 0.08, MIXED: 0.04},
+    percent=85.0,
+    source="assumed: no earlier study given",
+)
+
+
+@dataclass(frozen=True)
+class ExpectedShare:
+    """The half-width to expect for the interval of a group's share."""
+
+    replicates: int
+    group: str
+    share: float
+    half_width: float
+
+
+@dataclass(frozen=True)
+class ExpectedEffect:
+    """The half-width to expect, in points, for a difference between two levels of a factor."""
+
+    replicates: int
+    factor: str
+    stratum: str
+    df: int
+    half_width: float
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What to expect of a design, by number of replicates; `statement` says in words what sharpens it."""
+
+    source: str
+    shares: tuple[ExpectedShare, ...]
+    effects: tuple[ExpectedEffect, ...]
+    statement: str
+
+
+def assumptions_from(found: Attribution) -> Assumptions:
+    """Return what an earlier study found in one class, to plan the next one.
+
+    Raises
+    ------
+    ValueError
+        If that class was not decomposed.
+    """
+    if found.method == "none":
+        raise ValueError(f"{found.outcome} of {found.class_name} was not decomposed: {found.reason}.")
+    causes = {group: sum(row.variance for row in found.anova if row.group == group) for group in CAUSES}
+    return Assumptions(
+        chance={part.stratum: part.variance for part in found.chance},
+        causes={group: max(variance, 0.0) for group, variance in causes.items()},
+        percent=found.points,
+        source=f"found earlier in {found.outcome} of {found.class_name}, {found.replicates} replicates",
+    )
+
+
+def expected_precision(
+    factors: Sequence[Factor],
+    strata: Sequence[Stratum],
+    assumptions: Assumptions = ASSUMED,
+    replicates: Sequence[int] = REPLICATES,
+) -> Precision:
+    """Return the half-widths of 95% intervals to expect of a design.
+
+    Parameters
+    ----------
+    factors, strata
+        The design, as for `study.attribution.attribute_study`.
+    assumptions
+        Variances to expect. A group's variance is put on its lowest effects, in equal parts.
+    replicates
+        Numbers of replicates to look at.
+
+    Raises
+    ------
+    ValueError
+        If the design has a stratum for which no chance is given.
+    """
+    layout = layout_of(factors, strata)
+    chance, causes = _chance(layout, assumptions), _terms(layout, assumptions)
+    shares, effects = [], []
+    for count in replicates:
+        found = expected_squares(causes, chance, layout, count)
+        bounds = share_bounds(found, layout)
+        for g, group in enumerate((*CAUSES, CHANCE)):
+            if group in (*layout.groups, CHANCE):
+                half = float(bounds.upper[g] - bounds.lower[g]) / 2
+                shares.append(ExpectedShare(count, group, float(bounds.estimate[g]), half))
+        for factor in layout.factors:
+            stratum = _stratum_of(factor, layout)
+            df = int(found.error_df[stratum])
+            half = _half_width(factor, chance, layout, count, assumptions.percent)
+            effects.append(ExpectedEffect(count, factor.name, layout.strata[stratum].name, df, half))
+    statement = _statement(layout, assumptions, min(replicates))
+    return Precision(assumptions.source, tuple(shares), tuple(effects), statement)
+
+
+def replicates_needed(found: Attribution, layout: Layout) -> int | None:
+    """Return how many replicates in all are expected to make one share's interval clear the others.
+
+    If what was found is the truth, and no more than `MOST_REPLICATES`; None if that is not enough.
+    """
+    variances = {row.term: row.variance for row in found.anova}
+    causes = np.array([variances[term.name] for term in layout.terms])
+    chance = np.array([part.variance for part in found.chance])
+
+    def settled(count: int) -> bool:
+        bounds = share_bounds(expected_squares(causes, chance, layout, count), layout, draws=256)
+        return clear_winner(bounds.lower, bounds.upper) is not None
+
+    low, high = found.replicates, MOST_REPLICATES
+    if low >= high or not settled(high):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if settled(middle) else (middle, high)
+    return high
+
+
+def expected_squares(causes: Floats, chance: Floats, layout: Layout, replicates: int) -> Squares:
+    """Return the sums of squares that a study is expected to find.
+
+    Parameters
+    ----------
+    causes
+        Variance of each term, ``[term]``. Negative estimates are kept, but not below 0 for a group in a stratum.
+    chance
+        Variance that enters at each stratum, ``[stratum]``.
+    layout
+        The design.
+    replicates
+        Number of replicates.
+
+    Notes
+    -----
+    E MS_E,s = the sum over s and deeper strata of n sigma2, and E SS_T = df_T E MS_E,s + C K theta2_T.
+    """
+    scaled = chance * np.array(layout.sharing)
+    errors = np.cumsum(scaled[::-1])[::-1]
+    stratum = np.array([term.stratum for term in layout.terms])
+    df = np.array([term.df for term in layout.terms], dtype=float)
+    error_df = layout.stratum_df * (replicates - 1)
+    effect = np.maximum(df * errors[stratum] + layout.cells * replicates * causes, 0.0)
+    return Squares(np.zeros(layout.cells), effect, errors * error_df, error_df, np.zeros(()), replicates)
+
+
+def _chance(layout: Layout, assumptions: Assumptions) -> Floats:
+    """Return the chance of each stratum of the design."""
+    absent = [stratum.name for stratum in layout.strata if stratum.name not in assumptions.chance]
+    if absent:
+        raise ValueError(f"No chance is given for {', '.join(absent)} ({assumptions.source}).")
+    return np.array([assumptions.chance[stratum.name] for stratum in layout.strata])
+
+
+def _terms(layout: Layout, assumptions: Assumptions) -> Floats:
+    """Return each term's variance: a group's, in equal parts on its effects of lowest order."""
+    causes = np.zeros(len(layout.terms))
+    for group in layout.groups:
+        order = min(term.order for term in layout.terms if term.group == group)
+        lowest = [t for t, term in enumerate(layout.terms) if (term.group, term.order) == (group, order)]
+        causes[lowest] = assumptions.causes.get(group, 0.0) / len(lowest)
+    return causes
+
+
+def _stratum_of(factor: Factor, layout: Layout) -> int:
+    return next(s for s, stratum in enumerate(layout.strata) if factor.name in stratum.factors)
+
+
+def _half_width(factor: Factor, chance: Floats, layout: Layout, replicates: int, percent: float) -> float:
+    """Return the half-width in points for a difference between two levels of a factor."""
+    stratum = _stratum_of(factor, layout)
+    found = expected_squares(np.zeros(len(layout.terms)), chance, layout, replicates)
+    variance = 2 * len(factor.levels) / (layout.cells * replicates) * found.error_mean_squares[stratum]
+    slope = percent * (100 - percent) / 100
+    return float(stats.t.ppf((1 + LEVEL) / 2, found.error_df[stratum]) * np.sqrt(variance) * slope)
+
+
+def _statement(layout: Layout, assumptions: Assumptions, replicates: int) -> str:
+    """Say what sharpens the statement about the factor nearest to the root: replicates, not epoch levels."""
+    first = min(layout.factors, key=lambda factor: (factor.role != "data", _stratum_of(factor, layout)))
+    last = layout.factors[int(np.argmax([_stratum_of(factor, layout) for factor in layout.factors]))]
+    chance = _chance(layout, assumptions)
+
+    def half(design: Layout, count: int) -> str:
+        factor = next(factor for factor in design.factors if factor.name == first.name)
+        return f"±{_half_width(factor, chance, design, count, assumptions.percent):.1f}"
+
+    now, twice = half(layout, replicates), half(layout, 2 * replicates)
+    advice = f"Twice as many replicates would make the statement about {first.name} {twice} points instead of {now}"
+    if _stratum_of(last, layout) == _stratum_of(first, layout):
+        return f"{advice}."
+    levels = tuple(range(2 * len(last.levels)))
+    longer = [replace(factor, levels=levels) if factor.name == last.name else factor for factor in layout.factors]
+    more = half(layout_of(longer, layout.strata), replicates)
+    return (
+        f"{advice}; twice as many levels of {last.name} would leave it at {more}. More levels inside a training do "
+        "not sharpen the statement about what comes before it; more replicates do."
+    )

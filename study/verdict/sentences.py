@@ -1,0 +1,333 @@
+"""What a study says, in words: why single runs differ, which effects are real, and which settings trade classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from study.attribution import (
+    CAUSES,
+    CHANCE,
+    SIGNIFICANT,
+    Attribution,
+    Effect,
+    Layout,
+    StudyAttribution,
+    clear_winner,
+    layout_of,
+)
+from study.config import Level
+from study.trials import MACRO, OVERALL
+from study.verdict.precision import MOST_REPLICATES, replicates_needed
+
+# Outcomes over all classes: shown like a class, but no party to a trade-off.
+SUMMARIES = {MACRO: "the mean of all classes", OVERALL: "all cells together"}
+NAMES = {
+    "data": "the data",
+    "parameter": "the settings",
+    "data x parameter": "settings that act by data",
+    "other repeatable": "settings in no simple form",
+}
+# How a level instead of its baseline reads; other factors read "name = level instead of baseline".
+PHRASES = {
+    "query": "query {level} instead of {baseline}",
+    "query_cells": "{level} query cells instead of {baseline}",
+    "scvi.max_epochs": "{level} scVI epochs instead of {baseline}",
+    "scanvi.max_epochs": "{level} scANVI epochs instead of {baseline}",
+    "scanvi.n_samples_per_label": "{level} labelled cells per class and epoch instead of {baseline}",
+    "scanvi.linear_classifier": "linear classifier {level} instead of {baseline}",
+    "scvi.norm": "{level} normalisation instead of {baseline}",
+}
+
+
+@dataclass(frozen=True)
+class ReplicateCost:
+    """What one more replicate of a study trains."""
+
+    trainings: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class ClassVerdict:
+    """What one class says.
+
+    Attributes
+    ----------
+    dominant
+        The group (chance is one) whose share is surely the largest; None if that cannot be told.
+    further_replicates
+        If it cannot be told: how many more are expected to settle it; None if more than 30 in all, or not decomposed.
+    why
+        Why single runs differ, in a sentence.
+    which
+        Which effects are real, in a sentence.
+    real
+        Those effects, largest first.
+    """
+
+    class_name: str
+    dominant: str | None
+    further_replicates: int | None
+    why: str
+    which: str
+    real: tuple[Effect, ...]
+
+    @property
+    def sentence(self) -> str:
+        """Both answers."""
+        return f"{self.class_name}: {self.why} {self.which}".strip()
+
+
+@dataclass(frozen=True)
+class TradeOff:
+    """A setting that surely helps some classes and hurts others; effects of both, largest first."""
+
+    factor: str
+    level: Level
+    baseline: Level
+    helps: tuple[tuple[str, Effect], ...]
+    hurts: tuple[tuple[str, Effect], ...]
+
+    @property
+    def sentence(self) -> str:
+        """The trade-off in words."""
+        gains, losses = (
+            ", ".join(f"{name} {_points(abs(effect.points))} points" for name, effect in side)
+            for side in (self.helps, self.hurts)
+        )
+        return f"Trade-off: {phrase(self.factor, self.level, self.baseline)} helps {gains} and hurts {losses}."
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The card of one outcome: a verdict per class, the trade-offs, and the study's two answers."""
+
+    outcome: str
+    classes: tuple[ClassVerdict, ...]
+    trade_offs: tuple[TradeOff, ...]
+    why: str
+    which: str
+
+    @property
+    def names_a_cause(self) -> bool:
+        """Whether the card blames anything but chance: a dominant cause or a real effect, in any class."""
+        return any(one.dominant in CAUSES or one.real for one in self.classes)
+
+    @property
+    def sentence(self) -> str:
+        """The study's two answers."""
+        return f"{self.why} {self.which}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a row per class: outcome, class_name, dominant, further_replicates, why, which."""
+        columns = ("class_name", "dominant", "further_replicates", "why", "which")
+        return pd.DataFrame(
+            [{"outcome": self.outcome} | {name: getattr(one, name) for name in columns} for one in self.classes]
+        )
+
+
+def judge(study: StudyAttribution, outcome: str, cost: ReplicateCost | None = None) -> Verdict:
+    """Return the card of one outcome.
+
+    Parameters
+    ----------
+    study
+        The attributed study.
+    outcome
+        Such as ``heldout/recall``.
+    cost
+        Of one more replicate, where it is known.
+
+    Raises
+    ------
+    KeyError
+        If the study has no such outcome.
+    """
+    attributions = [found for found in study.attributions if found.outcome == outcome]
+    if not attributions:
+        raise KeyError(outcome)
+    crossed = all(factor.levels for factor in study.factors)
+    layout = layout_of(study.factors, study.strata) if crossed else None
+    classes = tuple(_class_verdict(found, layout, cost) for found in attributions)
+    why = _study_why(classes, attributions[0].replicates, cost)
+    return Verdict(outcome, classes, _trade_offs(attributions), why, _study_which(classes, outcome))
+
+
+def dominant_group(found: Attribution) -> str | None:
+    """Return the group whose interval clears all others; None if there is none.
+
+    A cause must also be supported after correction for all groups of all classes.
+    """
+    if not found.shares:
+        return None
+    top = clear_winner(np.array([s.lower for s in found.shares]), np.array([s.upper for s in found.shares]))
+    if top is None:
+        return None
+    share = found.shares[top]
+    return share.group if share.p_adjusted is None or share.p_adjusted <= SIGNIFICANT else None
+
+
+def phrase(factor: str, level: Level, baseline: Level) -> str:
+    """Return a difference in words, such as "30 query cells instead of all"."""
+    template = PHRASES.get(factor, factor + " = {level} instead of {baseline}")
+    return template.format(level=_word(level), baseline=_word(baseline))
+
+
+def effect_sentence(effect: Effect, what: str) -> str:
+    """Return an effect in words, such as "with 30 query cells instead of all, recall is 6 points lower [4, 8]"."""
+    place = f", at {effect.at_factor} = {_word(effect.at_level)}" if effect.at_level is not None else ""
+    return f"with {phrase(effect.factor, effect.level, effect.baseline)}{place}, {what} is {_size(effect)}"
+
+
+def outcome_words(outcome: str) -> str:
+    """Return an outcome in words: ``train/recall`` is "recall on training cells"."""
+    where, _, metric = outcome.rpartition("/")
+    place = {"heldout": "held-out cells", "train": "training cells", "query": "query cells"}.get(where, where)
+    return f"{metric.replace('_', ' ')} on {place}" if place else metric
+
+
+def further_words(further: int, now: int, cost: ReplicateCost | None) -> str:
+    """Return so many further replicates in words, with what they cost and the override that runs only them."""
+    words = f"about {further} further replicate{'' if further == 1 else 's'}"
+    if cost is None:
+        return words
+    trainings, steps = further * cost.trainings, further * cost.steps
+    return f"{words} ({trainings:,} trainings, {steps:,} optimiser steps: space.replicates={now + further})"
+
+
+def _class_verdict(found: Attribution, layout: Layout | None, cost: ReplicateCost | None) -> ClassVerdict:
+    if found.method == "none":
+        return ClassVerdict(found.class_name, None, None, f"Not decomposed: {found.reason}.", "", ())
+    dominant = dominant_group(found)
+    further = None
+    if dominant is None and layout:
+        needed = replicates_needed(found, layout)
+        further = needed - found.replicates if needed else None
+    real = tuple(effect for effect in found.effects if effect.real)
+    what = outcome_words(found.outcome)
+    why = _why(found, dominant, further, cost)
+    return ClassVerdict(found.class_name, dominant, further, why, _which(real, what), real)
+
+
+def _why(found: Attribution, dominant: str | None, further: int | None, cost: ReplicateCost | None) -> str:
+    """Say why single runs differ."""
+    note = f" ({found.reason})" if found.reason else ""
+    if dominant == CHANCE:
+        return f"Single runs differ mostly by chance: {_share(found, CHANCE)} of their differences{note}."
+    if dominant:
+        return f"Single runs differ mostly by {NAMES[dominant]}: {_share(found, dominant)} of their differences{note}."
+    largest = sorted(found.shares, key=lambda share: -share.share)[:2]
+    listed = ", ".join(f"{NAMES.get(share.group, share.group)} {_share(found, share.group)}" for share in largest)
+    if not found.anova:
+        settle = "what would settle it is not known for a random design"
+    elif further is None:
+        settle = f"more than {MOST_REPLICATES} replicates would be needed: the two are too much alike"
+    else:
+        settle = f"expected to be settled by {further_words(further, found.replicates, cost)}"
+    return f"Cannot tell yet what single runs differ by most ({listed}); {settle}{note}."
+
+
+def _which(real: Sequence[Effect], what: str) -> str:
+    """Say which effects are real, overall ones before those at one level of another factor."""
+    if not real:
+        return "No effect stands out from chance after correction for all that were looked at."
+    overall = [effect for effect in real if effect.kind == "marginal"]
+    told = {(effect.factor, effect.level) for effect in overall}
+    local = [effect for effect in real if effect.kind == "simple" and (effect.factor, effect.level) not in told]
+    first = (*overall, *local)[0]
+    text = effect_sentence(first, what)
+    if first.kind == "marginal":
+        inside = [e for e in real if e.kind == "simple" and (e.factor, e.level) == (first.factor, first.level)]
+        largest = max(inside, key=lambda effect: abs(effect.points), default=None)
+        if largest and abs(largest.points) > 1.5 * abs(first.points):
+            text += f", and {_size(largest)} at {largest.at_factor} = {_word(largest.at_level)}"
+    others = len(overall) + len(local) - 1
+    more = f" {others} more {'effect is' if others == 1 else 'effects are'} real." if others else ""
+    return f"{text[0].upper()}{text[1:]}.{more}"
+
+
+def _study_why(classes: Sequence[ClassVerdict], replicates: int, cost: ReplicateCost | None) -> str:
+    """Say of the whole study why single runs differ."""
+    told = [one for one in classes if not one.why.startswith("Not decomposed")]
+    if not told:
+        return "No class could be decomposed."
+    parts = []
+    for group in sorted({one.dominant for one in told if one.dominant}, key=lambda group: group != CHANCE):
+        named = [_name(one) for one in told if one.dominant == group]
+        if named:
+            parts.append(f"mostly by {NAMES.get(group, group)} in {_listed(named)}")
+    open_ones = [one for one in told if one.dominant is None]
+    text = f"Single runs differ {'; '.join(parts)}." if parts else ""
+    if open_ones:
+        known = [one.further_replicates for one in open_ones if one.further_replicates is not None]
+        settle = f"; {len(known)} of them expected to be settled by " if known else ""
+        settle += further_words(max(known), replicates, cost) if known else ""
+        text += f" What they differ by most cannot be told yet in {_listed([_name(one) for one in open_ones])}{settle}."
+    return text.strip()
+
+
+def _study_which(classes: Sequence[ClassVerdict], outcome: str) -> str:
+    """Say of the whole study which effects are real: how many, and the largest."""
+    real = [(one.class_name, effect) for one in classes for effect in one.real if effect.kind == "marginal"]
+    real = real or [(one.class_name, effect) for one in classes for effect in one.real]
+    if not real:
+        return "No effect stands out from chance after correction for all that were looked at."
+    name, largest = max(real, key=lambda pair: abs(pair[1].points))
+    number = sum(bool(one.real) for one in classes if one.class_name not in SUMMARIES)
+    where = "1 class" if number == 1 else f"{number} classes" if number else "no single class, but over all of them"
+    text = effect_sentence(largest, f"{outcome_words(outcome)} of {SUMMARIES.get(name, name)}")
+    return f"Effects that are real were found in {where}; the largest: {text}."
+
+
+def _name(one: ClassVerdict) -> str:
+    return SUMMARIES.get(one.class_name, one.class_name)
+
+
+def _trade_offs(attributions: Sequence[Attribution]) -> tuple[TradeOff, ...]:
+    """Return the settings with a real overall effect up in one class and down in another, widest first."""
+    found: dict[tuple[str, Level, Level], list[tuple[str, Effect]]] = {}
+    for attribution in attributions:
+        for effect in attribution.effects if attribution.class_name not in SUMMARIES else ():
+            if effect.real and (effect.kind, effect.role) == ("marginal", "parameter"):
+                key = (effect.factor, effect.level, effect.baseline)
+                found.setdefault(key, []).append((attribution.class_name, effect))
+    trades = []
+    for key, pairs in found.items():
+        ordered = sorted(pairs, key=lambda pair: -abs(pair[1].points))
+        helps = tuple(pair for pair in ordered if pair[1].points > 0)
+        hurts = tuple(pair for pair in ordered if pair[1].points < 0)
+        if helps and hurts:
+            trades.append(TradeOff(*key, helps, hurts))
+    return tuple(sorted(trades, key=lambda trade: trade.hurts[0][1].points - trade.helps[0][1].points))
+
+
+def _share(found: Attribution, group: str) -> str:
+    share = found.share(group)
+    return f"{100 * share.share:.0f}% [{100 * share.lower:.0f}, {100 * share.upper:.0f}]"
+
+
+def _size(effect: Effect) -> str:
+    """Return "6 points lower [4, 8]"."""
+    low, high = (effect.lower, effect.upper) if effect.points > 0 else (-effect.upper, -effect.lower)
+    way = "higher" if effect.points > 0 else "lower"
+    return f"{_points(abs(effect.points))} points {way} [{_points(low)}, {_points(high)}]"
+
+
+def _points(value: float) -> str:
+    """Return points to two digits: 22, 6.4, 0.3."""
+    return f"{value:.0f}" if abs(value) >= 9.95 else f"{value:.1f}".removesuffix(".0")
+
+
+def _word(level: Level | None) -> str:
+    if isinstance(level, float):
+        return f"{level:.3g}"
+    return str(level).lower() if isinstance(level, bool) else str(level)
+
+
+def _listed(names: Sequence[str], most: int = 6) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,67 @@
+"""The choice of settings: the worst condition counts, and a tie goes to the cheaper."""
+
+import numpy as np
+import pandas as pd
+
+from study.studies.choice import _decide, choose
+from study.studies.search import METRIC
+from study.trials.record import Result
+
+from tests.plan.test_tree import planned
+from tests.trials.test_store import some_result
+
+
+def decide(values: dict[tuple[str, str], list[float]], steps: dict[str, int]) -> tuple[str, pd.DataFrame]:
+    rows = [
+        {"candidate": (("setting", s),), "condition": c, "replicate": r, "recall": v, "steps": steps[s]}
+        for (s, c), recalls in values.items()
+        for r, v in enumerate(recalls)
+    ]
+    members = {(("setting", s),): planned().trials[0] for s in steps}
+    table = _decide(pd.DataFrame(rows), members).table
+    return table[table.chosen].setting.item(), table
+
+
+def test_the_worst_condition_counts() -> None:
+    chosen, table = decide(
+        {
+            ("bold", "a"): [0.99, 0.98, 0.99],
+            ("bold", "b"): [0.60, 0.61, 0.60],
+            ("steady", "a"): [0.81, 0.80, 0.81],
+            ("steady", "b"): [0.80, 0.80, 0.80],
+        },
+        {"bold": 1, "steady": 9},
+    )
+    assert chosen == "steady"
+    assert table.set_index("setting")["worst condition"].to_dict() == {"bold": "b", "steady": "b"}
+
+
+def test_within_one_paired_standard_error_the_cheaper_wins() -> None:
+    chosen, _ = decide({("dear", "a"): [0.80, 0.70, 0.90], ("cheap", "a"): [0.79, 0.72, 0.88]}, {"dear": 9, "cheap": 1})
+    assert chosen == "cheap"
+
+
+def test_a_steady_difference_is_no_tie_however_much_replicates_differ() -> None:
+    """Unpaired, a difference of .02 would drown in replicates that differ by .2; paired, it is certain."""
+    chosen, table = decide(
+        {("dear", "a"): [0.80, 0.60, 0.90], ("cheap", "a"): [0.78, 0.58, 0.88]}, {"dear": 9, "cheap": 1}
+    )
+    assert chosen == "dear"
+    behind = table.set_index("setting").loc["cheap"]
+    assert np.isclose(behind["behind best"], 0.02)
+    assert behind["standard error"] < 1e-9
+
+
+def test_candidates_are_the_parameters_of_the_design() -> None:
+    made = planned()
+    recall = {"asis": 0.9, "shallow": 0.8}
+    results: dict[str, Result] = {}
+    for trial in made.trials:
+        bonus = 0.05 if trial.levels["scanvi.n_samples_per_label"] == "all" else 0
+        bonus += 0.001 * trial.replicate.index
+        value = recall[str(trial.levels["query"])] + bonus
+        results[trial.key] = some_result(key=trial.key, metrics={METRIC: value})
+    choice = choose(made, results)
+    assert len(choice.table) == 8
+    assert choice.settings.scanvi.n_samples_per_label == "all"
+    assert choice.settings.scanvi.max_epochs == 15, "equal results: the shorter one"

@@ -1,0 +1,95 @@
+"""What is trained again and what is not: the account of stages, without a cluster."""
+
+import pickle
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import ray
+
+from study.plan.tree import Stage
+from study.sweep.ledger import Tree
+from study.sweep.tune import ATTEMPTS, _aside, _Failed, _Listener, _Searcher
+from tests.plan.test_tree import planned
+from tests.sweep.test_overtime import HANGS
+
+
+def sweep_of(folder: Path) -> tuple[Tree, _Searcher, _Listener]:
+    tree = Tree(planned("{scanvi.linear_classifier: {levels: [true, false]}}", replicates=1).stages)
+    searcher = _Searcher(tree, lambda tree: None)
+    return tree, searcher, _Listener(searcher, lambda stage: None, folder, 0.005)
+
+
+def error(folder: Path, cause: Exception, trial: str) -> SimpleNamespace:
+    """A Tune trial that ended with an exception, as far as the listener reads it: the text that Tune keeps."""
+    path = folder / "error.txt"
+    path.write_text(f"Failure # 1 (occurred at noon)\n{''.join(traceback.format_exception(cause))}\n")
+    return SimpleNamespace(trial_id=trial, error_file=str(path))
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [ray.exceptions.ActorDiedError(), ray.exceptions.OutOfMemoryError("killed"), ray.exceptions.NodeDiedError("")],
+)
+def test_what_was_lost_with_its_worker_is_trained_again_a_few_times(tmp_path: Path, cause: Exception) -> None:
+    tree, searcher, listener = sweep_of(tmp_path)
+    first = tree.stages[0]
+    for attempt in range(ATTEMPTS):
+        assert searcher.suggest(str(attempt)) == {"stage": first.key}
+        listener.on_trial_error(0, [], error(tmp_path, cause, str(attempt)))
+    assert tree.state[first.key] == "failed"
+    assert "lost 3 times" in tree.reasons[first.key]
+    assert type(cause).__name__ in tree.reasons[first.key]
+    assert {tree.state[one.key] for one in tree.stages[1:]} == {"blocked"}
+    assert tree.over
+
+
+def test_an_exception_in_training_is_not_tried_again(tmp_path: Path) -> None:
+    tree, searcher, listener = sweep_of(tmp_path)
+    searcher.suggest("a")
+    listener.on_trial_complete(0, [], SimpleNamespace(trial_id="a"))
+    searcher.suggest("b")
+    arrived = pickle.loads(pickle.dumps(_Failed.because("ValueError: {the loss}\nis nan")))
+    listener.on_trial_error(0, [], error(tmp_path, arrived, "b"))
+    assert list(tree.reasons.values()) == ["ValueError: {the loss}\nis nan"]
+    assert searcher.suggest("c") == {"stage": tree.stages[2].key}, "the others go on"
+
+
+def test_what_cannot_be_written_ends_the_sweep(tmp_path: Path) -> None:
+    """Its stage did not fail, and to train others would be in vain."""
+    tree, searcher, listener = sweep_of(tmp_path)
+    searcher.suggest("a")
+    listener.on_trial_error(0, [], error(tmp_path, _Failed.because("the disk is full", unwritten=True), "a"))
+    assert tree.unwritten == "the disk is full"
+    assert not tree.reasons
+    assert tree.over
+    assert tree.count("waiting") == len(tree.stages)
+
+
+def test_a_stage_that_took_too_long_fails_with_that_reason(tmp_path: Path) -> None:
+    """It ends its worker, which looks like a lost one; but it would hang again."""
+    tree, searcher, listener = sweep_of(tmp_path)
+    first = tree.stages[0]
+    searcher.suggest("a")
+    subprocess.run([sys.executable, "-c", HANGS, str(tmp_path / first.key)], check=False, timeout=60)
+    listener.on_trial_error(0, [], error(tmp_path, ray.exceptions.ActorDiedError(), "a"))
+    assert tree.state[first.key] == "failed"
+    assert "took longer than resources.stage_minutes=0.005" in tree.reasons[first.key]
+
+
+def test_what_goes_wrong_aside_is_raised_once_everything_was_done() -> None:
+    done: list[Stage] = []
+
+    def finished(stage: Stage) -> None:
+        done.append(stage)
+        if len(done) == 1:
+            raise OSError("the disk is full")
+
+    stages = planned().stages[:3]
+    with pytest.raises(OSError, match="the disk is full"), _aside(finished) as later:
+        for stage in stages:
+            later(stage)
+    assert done == list(stages)

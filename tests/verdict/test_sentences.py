@@ -1,0 +1,133 @@
+"""The card: it keeps its two answers apart, names trade-offs, and says when it cannot tell."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from simulated_tables import Planted, draw, layout_for, small_design
+
+from study.attribution.attribute import attribute_tables
+from study.attribution.findings import StudyAttribution
+from study.attribution.layout import Floats
+from study.attribution.tables import ClassTable
+from study.verdict.sentences import ReplicateCost, dominant_group, effect_sentence, judge, outcome_words, phrase
+
+LAYOUT = layout_for(small_design())
+QUIET, LOUD = (0.01, 0.01, 0.01), (0.3, 0.2, 0.1)
+
+
+def level(factor: str, index: int, size: float) -> Floats:
+    """Return effects on the cells: `size` where a factor is at a level."""
+    at = np.indices(LAYOUT.levels)[[one.name for one in LAYOUT.factors].index(factor)].ravel()
+    return np.where(at == index, size, 0.0)
+
+
+def study_of(
+    classes: dict[str, tuple[Floats, tuple[float, ...]]], replicates: int = 5, outcome: str = "heldout/recall"
+) -> StudyAttribution:
+    """Return a study of classes with given effects and chance."""
+    rng = np.random.default_rng(0)
+    index = np.arange(replicates)
+    tables = {}
+    for name, (effects, chance) in classes.items():
+        drawn = draw(Planted(chance, {}), effects, LAYOUT, replicates, 1, rng)
+        tables[outcome, name] = ClassTable(drawn.correct[0], drawn.total[0], index, index)
+    return StudyAttribution(LAYOUT.factors, LAYOUT.strata, attribute_tables(tables, LAYOUT))
+
+
+def test_a_planted_cause_and_planted_chance_are_named() -> None:
+    nothing = np.zeros(LAYOUT.cells)
+    card = judge(study_of({"B": (level("query", 2, -1.5), QUIET), "T": (nothing, LOUD)}), "heldout/recall")
+    b_cell, t_cell = card.classes
+    assert (b_cell.dominant, t_cell.dominant) == ("data", "chance")
+    assert "Single runs differ mostly by the data: " in b_cell.why
+    assert "With query C instead of A, recall on held-out cells is " in b_cell.which
+    assert "points lower [" in b_cell.which
+    assert t_cell.real == ()
+    assert "mostly by chance in T; mostly by the data in B" in card.why
+    assert "recall on held-out cells of B is" in card.which
+    assert card.names_a_cause
+    assert card.to_frame().dominant.tolist() == ["data", "chance"]
+
+
+def test_a_cause_needs_support_after_correction() -> None:
+    found = study_of({"B": (level("query", 2, -1.5), QUIET)}).attributions[0]
+    assert dominant_group(found) == "data"
+    doubtful = replace(found, shares=tuple(replace(s, p_adjusted=None if s.p is None else 0.06) for s in found.shares))
+    assert dominant_group(doubtful) is None
+
+
+def test_an_effect_can_be_real_and_small_beside_chance() -> None:
+    card = judge(study_of({"B": (level("scanvi.max_epochs", 1, 0.5), (0.5, 0.3, 0.005))}), "heldout/recall")
+    assert card.classes[0].dominant == "chance"
+    assert {(effect.factor, effect.level) for effect in card.classes[0].real} == {("scanvi.max_epochs", 30)}
+
+
+def test_it_says_when_it_cannot_tell_and_what_would_settle_it() -> None:
+    card = judge(study_of({"B": (level("query", 2, -1.2), LOUD)}, replicates=3), "heldout/recall")
+    assert card.classes[0].dominant is None
+    assert "Cannot tell yet" in card.classes[0].why
+    assert "further replicate" in card.classes[0].why
+    assert "cannot be told yet in B" in card.why
+
+
+def test_further_replicates_come_with_their_cost_and_the_override_that_runs_them() -> None:
+    study = study_of({"B": (level("query", 2, -1.2), LOUD)}, replicates=3)
+    card = judge(study, "heldout/recall", ReplicateCost(trainings=9, steps=1500))
+    further = card.classes[0].further_replicates
+    assert further is not None
+    for sentence in (card.classes[0].why, card.why):
+        assert f"about {further} further replicate ({9 * further:,} trainings, {1500 * further:,} opt" in sentence
+        assert f"space.replicates={3 + further})" in sentence
+
+
+def test_a_setting_that_helps_one_class_and_hurts_another_is_a_trade_off() -> None:
+    helps, hurts = (level("scanvi.linear_classifier", 1, size) for size in (0.8, -0.8))
+    study = study_of({"B": (helps, QUIET), "T": (hurts, QUIET), "(macro)": (helps, QUIET)})
+    (trade,) = judge(study, "heldout/recall").trade_offs
+    assert (trade.factor, trade.level) == ("scanvi.linear_classifier", False)
+    assert [name for name, _ in trade.helps] == ["B"]
+    assert [name for name, _ in trade.hurts] == ["T"]
+    assert trade.sentence.startswith("Trade-off: linear classifier false instead of true helps B ")
+    one_way = study_of({"B": (helps, QUIET), "T": (helps, QUIET)})
+    assert judge(one_way, "heldout/recall").trade_offs == ()
+
+
+def test_a_local_effect_is_told_with_its_place() -> None:
+    local = level("query", 2, 1.0) * level("scanvi.max_epochs", 0, -2.0)
+    card = judge(study_of({"B": (local, QUIET)}, replicates=6), "heldout/recall")
+    assert "at scanvi.max_epochs = 15" in card.classes[0].which
+
+
+def test_a_class_that_is_not_decomposed_says_why() -> None:
+    study = study_of({"B": (np.zeros(LAYOUT.cells), LOUD)})
+    few = ClassTable(np.full((3, LAYOUT.cells), 9.0), np.full((3, LAYOUT.cells), 10.0), np.arange(3), np.arange(3))
+    rare = attribute_tables({("heldout/recall", "rare"): few}, LAYOUT)
+    both = StudyAttribution(study.factors, study.strata, (*study.attributions, *rare))
+    card = judge(both, "heldout/recall")
+    assert card.classes[1].sentence.startswith("rare: Not decomposed: too few cells")
+    assert "rare" not in card.why
+    only = judge(StudyAttribution(study.factors, study.strata, rare), "heldout/recall")
+    assert only.why == "No class could be decomposed."
+    with pytest.raises(KeyError):
+        judge(study, "train/recall")
+
+
+def test_words_are_those_of_a_biologist() -> None:
+    assert outcome_words("train/precision") == "precision on training cells"
+    assert outcome_words("heldout/macro_recall") == "macro recall on held-out cells"
+    assert phrase("query_cells", 30, "all") == "30 query cells instead of all"
+    assert phrase("scanvi.max_epochs", 30, 15) == "30 scANVI epochs instead of 15"
+    assert phrase("scvi.n_latent", 20, 10) == "scvi.n_latent = 20 instead of 10"
+    study = study_of({"B": (level("query", 2, -1.5), QUIET)})
+    largest = next(e for e in study.attributions[0].effects if (e.kind, e.level) == ("marginal", "C"))
+    text = effect_sentence(largest, "recall on training cells")
+    assert text.startswith("with query C instead of A, recall on training cells is ")
+    low, high = (float(bound) for bound in text.split("[")[1].rstrip("]").split(", "))
+    assert 0 < low < abs(largest.points) < high
