@@ -1,0 +1,8 @@
+"""A study as designed, a search for the best settings, the choice, and the final transfer with them.
+
+In the order of flow: candidates, search, study, choice, export, transfer.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
