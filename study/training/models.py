@@ -57,7 +57,7 @@ def pretrain(
     Raises
     ------
     TrainingError
-        If the loss is not finite.
+        If the loss is not finite, or training ends before the last level.
     """
     _prepare(seed, on)
     model = build_scvi(joint_anndata(cells, parts), settings.scvi)

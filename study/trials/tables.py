@@ -14,8 +14,6 @@ from study.plan import Plan
 from study.trials.metrics import HELD_OUT, MACRO, MEASURES, OVERALL, QUERY, RECALL, TRAIN, metric
 from study.trials.record import Predictions, Result
 
-LEFT_OUT = "left out"
-
 
 def cell_frame(result: Result, found: Predictions, cells: Cells) -> pd.DataFrame:
     """Return what a trial called every cell.
@@ -37,7 +35,7 @@ def cell_frame(result: Result, found: Predictions, cells: Cells) -> pd.DataFrame
     """
     n = cells.n_reference
     part = np.repeat([TRAIN, QUERY], [n, cells.n_query]).astype(object)
-    part[[row for row in result.left_out if row < n]] = LEFT_OUT
+    part[[row for row in result.left_out if row < n]] = "left out"
     part[found.held_out] = HELD_OUT
     classes = np.array(cells.classes, dtype=object)
     truth = np.array([*cells.truth_classes, None], dtype=object)  # the last for codes of -1
