@@ -31,7 +31,7 @@ from study.plan.split import split_cells
 from study.training.hardware import Hardware
 from study.training.models import finetune, predict_probabilities, pretrain, state_of
 from study.training.snapshot import Snapshot
-from study.trials.metrics import class_metrics
+from study.trials.metrics import MACRO_RECALL, RECALL, class_metrics, metric
 
 ENGINES = ("exact", "fast")
 
@@ -81,7 +81,7 @@ def recall_of_engines(seed: int, epochs: tuple[int, int]) -> npt.NDArray[np.floa
 
         finetune(cells, parts, config, seed, [epochs[1]], read, on, states[0])
         metrics = class_metrics(confusion_matrix(cells.labels[rows], called[0], labels=classes), cells.classes)
-        found.append([*(metrics[f"recall/{name}"] for name in cells.classes), metrics["macro_recall"]])
+        found.append([*(metrics[metric(RECALL, name)] for name in cells.classes), metrics[MACRO_RECALL]])
     return np.array(found)
 
 

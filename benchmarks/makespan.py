@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +21,9 @@ import scipy.sparse as sp
 from study.cells.prepared import Cells
 from study.config.composition import compose, validate
 from study.config.values import dump
-from study.plan.order import lower_bound, simulate_schedule
-from study.plan.tree import Plan, plan_study
+from study.plan.order import Work, in_order, simulate_schedule
+from study.plan.stages import Plan
+from study.plan.tree import plan_study
 
 GPUS = (1, 8, 64)
 QUERIES = ("query1", "query2", "query3")
@@ -102,6 +104,14 @@ def measure(made: Plan, seconds_per_step: float) -> list[dict[str, float]]:
             }
         )
     return rows
+
+
+def lower_bound(work: Sequence[Work], seconds: Mapping[str, float], workers: int) -> float:
+    """Return the seconds below which no schedule can end: all work spread evenly, or the longest chain."""
+    done: dict[str, float] = {}
+    for one in in_order(work):  # parents first
+        done[one.key] = done.get(one.parent or "", 0.0) + seconds[one.key]
+    return max(sum(seconds[one.key] for one in work) / workers, max(done.values(), default=0.0))
 
 
 def main() -> None:

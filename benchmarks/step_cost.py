@@ -27,11 +27,11 @@ from lightning.pytorch import Callback
 from rich.console import Console
 from rich.table import Table
 from scvi.model import SCANVI, SCVI
-from scvi.train._callbacks import SubSampleLabels
 
 from study.cells.simulation import REFERENCE, simulate
 from study.config.data import SimulateConfig
 from study.training.exact import equip, lean_likelihoods
+from study.training.private import SubSampleLabels
 
 VARIANTS = ("stock", "exact", "fast")
 CELLS = 1024  # eight steps an epoch

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,7 +33,7 @@ from study.config.composition import compose
 from study.plan.split import split_cells
 from study.studies.study import Study, open_study
 from study.trials.store import read_all
-from study.trials.timing import overhead, read_timings
+from study.trials.timing import Timing, read_timings
 
 HERE = Path(__file__).parent
 FOLDS = 3
@@ -227,6 +229,20 @@ def predicted(plain: Sequence[Mapping[str, Any]], study: Study, usage: Mapping[s
         "scanvi_step_ratio": each["scanvi"] / float(np.mean(trained["scanvi"])),
         "overhead_per_trial": overhead(records),
     }
+
+
+def overhead(timings: Sequence[Timing]) -> float:
+    """Return the seconds of workers per trial that are neither training nor evaluation.
+
+    That is what a stage spends on setting up and writing, and what a worker waits between two stages.
+    """
+    spent = sum(one.seconds - one.training - one.evaluation for one in timings)
+    by_worker = defaultdict[str, list[Timing]](list)
+    for one in timings:
+        by_worker[one.worker].append(one)
+    for mine in by_worker.values():
+        spent += sum(after.started - before.ended for before, after in itertools.pairwise(mine))
+    return spent / max(1, sum(one.trials for one in timings))
 
 
 def show(found: Mapping[str, Any]) -> None:

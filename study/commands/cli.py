@@ -165,7 +165,7 @@ def start_detached(config: StudyConfig, overrides: list[str], as_json: bool) -> 
         to.print((config.directory / "run.log").read_text(), markup=False)
     if code:
         raise typer.Exit(code)
-    found = status_of(config)
+    found = status_of(config.directory)
     show_status(to, found)
     _print_json(as_json, found.facts())
 
@@ -175,7 +175,7 @@ def status(overrides: Overrides = None, as_json: Json = False) -> None:
     """Tell how far a study is, and whether its run still goes on."""
     from study.sweep import status_of
 
-    found = status_of(compose(overrides or []))
+    found = status_of(compose(overrides or []).directory)
     show_status(console(as_json), found)
     _print_json(as_json, found.facts())
 

@@ -52,7 +52,7 @@ def foresee(study: Study, calibrate: bool = False) -> Prediction | None:
     directory = study.config.directory
     done = read_all(directory, study.plan.all_by_key)
     missing = study.plan.missing(done.keys(), kept_states(directory, study.plan))
-    return predict_cost(study.config, study.plan, study.cells, missing, calibrate)
+    return predict_cost(directory, study.config.resources, study.plan, study.cells, missing, calibrate)
 
 
 def _earlier_chance(study: Study) -> Attribution | None:

@@ -25,9 +25,12 @@ from study.studies import Study, follow_search, nothing_left_if_refused, open_st
 from study.sweep import Account, Tree, alone, cluster, kept_account, train_stages
 from study.tracking import Projection, uri_of
 from study.trials import (
+    HELD_OUT,
+    RECALL,
     Result,
     fit_logistic,
     kept_states,
+    metric,
     read_all,
     read_failures,
     read_result,
@@ -39,7 +42,7 @@ from study.trials import (
 log = logging.getLogger(__name__)
 Show = Callable[[Account], None]
 Recalls = dict[str, dict[str, float]]  # by class and trial key
-RECALL = "heldout/recall/"
+RECALLS = f"{metric(HELD_OUT, RECALL)}/"
 ABANDONED = 3600  # seconds after which a half-written file of cells is nobody's
 
 
@@ -93,7 +96,7 @@ def run_study(config: StudyConfig, show: Show, command: str = "") -> Outcome:
 def _run(config: StudyConfig, show: Show, command: str) -> Outcome:
     start = time.perf_counter()
     study = open_study(config)
-    with alone(config):
+    with alone(config.directory):
         for name in ("trials", "stages"):
             files.tidy(config.directory / name)
         # Another command may prepare the cells of this study just now, without its lock.
@@ -217,8 +220,8 @@ def _account(tree: Tree, first: Account) -> Account:
 def _note(recalls: Recalls, result: Result) -> None:
     """Add what a trial recalled of each class in held-out cells."""
     for name, value in result.metrics.items():
-        if name.startswith(RECALL) and not math.isnan(value):
-            recalls.setdefault(name.removeprefix(RECALL), {})[result.key] = value
+        if name.startswith(RECALLS) and not math.isnan(value):
+            recalls.setdefault(name.removeprefix(RECALLS), {})[result.key] = value
 
 
 def _extremes(recalls: Recalls) -> str:
@@ -247,7 +250,7 @@ def sync_study(config: StudyConfig) -> int:
     found = read_all(config.directory, study.plan.all_by_key)
     failures = read_failures(config.directory, [key for key in study.plan.all_by_key if key not in found])
     present = [config.directory / name for name in ("config.yaml", "report.html")]
-    with alone(config), Projection(config, study.plan, study.cells) as projection:
+    with alone(config.directory), Projection(config, study.plan, study.cells) as projection:
         for result in found.values():
             projection.project(result)
         for key, reason in failures.items():

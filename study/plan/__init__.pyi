@@ -11,6 +11,7 @@ from .factors import strata as strata
 from .order import first_ready as first_ready
 from .order import in_order as in_order
 from .order import simulate_schedule as simulate_schedule
+from .split import Indices as Indices
 from .split import Split as Split
 from .split import held_out as held_out
 from .split import query_rows as query_rows

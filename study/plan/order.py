@@ -101,14 +101,6 @@ def simulate_schedule(work: Sequence[W], seconds: Mapping[str, float], workers: 
         heapq.heappush(free, worker)
 
 
-def lower_bound(work: Sequence[Work], seconds: Mapping[str, float], workers: int) -> float:
-    """Return the seconds below which no schedule can end: all work spread evenly, or the longest chain."""
-    done: dict[str, float] = {}
-    for one in in_order(work):  # parents first
-        done[one.key] = done.get(one.parent or "", 0.0) + seconds[one.key]
-    return max(sum(seconds[one.key] for one in work) / workers, max(done.values(), default=0.0))
-
-
 def _paths(work: Sequence[Work]) -> dict[str, float]:
     """Length of the longest path from each to a leaf, its own included, by key."""
     children: dict[str | None, list[Work]] = {}

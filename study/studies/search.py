@@ -17,17 +17,31 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from study.trials import read_failures, read_result
-from study.studies.candidates import Candidate, Group, mean_of_worst, replay
 from study.cells import Cells
-from study.plan import Conditions
-from study.config import SearchSpace
-from study.config import StudyConfig
-from study.plan import Factor, Levels, factors_of, parameters_of
-from study.plan import Replicate, Trial, default_of, fresh_of, in_all_conditions, trials_at, trials_of
-from study.plan import Plan, Stage, merge, plan_trial, refuse_twice
+from study.config import SearchSpace, StudyConfig
+from study.plan import (
+    Conditions,
+    Factor,
+    Levels,
+    Plan,
+    Replicate,
+    Stage,
+    Trial,
+    default_of,
+    factors_of,
+    fresh_of,
+    in_all_conditions,
+    merge,
+    parameters_of,
+    plan_trial,
+    refuse_twice,
+    trials_at,
+    trials_of,
+)
+from study.studies.candidates import Candidate, Group, mean_of_worst, replay
+from study.trials import HELD_OUT, MACRO_RECALL, metric, read_failures, read_result
 
-METRIC = "heldout/macro_recall"
+METRIC = metric(HELD_OUT, MACRO_RECALL)
 # `METRIC` by trial key: NaN of a trial that failed, None of one that is not trained yet.
 Recall = Callable[[str], float | None]
 NOT_EXPLAINED = (

@@ -1,8 +1,4 @@
-"""In what order stages are trained, how many at once, and how long a tree of them takes on some workers.
-
-List scheduling (Graham 1969): a worker that is free takes the first stage, in one fixed order, whose parent is done.
-The sweep and `simulate` ask the same two functions, so what is foreseen is what happens.
-"""
+"""How many stages some nodes can train at once, and what one of them asks for."""
 
 from __future__ import annotations
 

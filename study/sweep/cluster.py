@@ -1,4 +1,8 @@
-"""Ray itself: started on this machine, or a cluster that is there; what its nodes have."""
+"""Ray itself: started on this machine, or a cluster that is there; what its nodes have.
+
+Also all that is asked of Ray by other ways than its public interface: `tests/sweep/test_cluster.py` says what is relied
+on.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private import ray_constants
@@ -51,6 +57,19 @@ def _on_loopback() -> Iterator[None]:
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
         del os.environ[name]
+
+
+def set_up_tune(at_once: int) -> None:
+    """Have Tune start so many workers at a time, and say and write nothing by itself."""
+    # With a searcher Tune would otherwise start one worker at a time.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+
+
+def error_text(trial: Any) -> str:
+    """Return what Tune keeps of the exception that ended a trial: a line that says when, then the text of it."""
+    return Path(trial.error_file).read_text()
 
 
 def nodes() -> list[dict[str, float]]:

@@ -2,7 +2,7 @@
 
 Training takes seconds per epoch and per optimiser step, by kind of stage; evaluating a trial, and what is around the
 training of a stage (tables, weights, files), a constant and seconds per cell. All are fitted to what stages like these
-took before, never below 0, and `schedule.simulate` hands the stages out as the sweep will.
+took before, never below 0, and `simulate_schedule` hands the stages out as the sweep will.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import numpy as np
 from scipy.optimize import nnls
 
 from study.cells import Cells
-from study.config import Resources, StudyConfig
+from study.config import Resources
 from study.plan import Plan, PlannedTrial, Stage, query_rows, simulate_schedule, split_cells
 from study.sweep.capacity import fits
+from study.training import Hardware
 from study.trials import Timing, read_timings
 
 # Starting Ray and the workers, which import scvi-tools, and the report at the end; seconds, on two cores.
@@ -82,12 +83,19 @@ class Prediction:
 
 
 def predict_cost(
-    config: StudyConfig, plan: Plan, cells: Mapping[str, Cells], missing: Sequence[Stage], calibrating: bool = False
+    directory: Path,
+    resources: Resources,
+    plan: Plan,
+    cells: Mapping[str, Cells],
+    missing: Sequence[Stage],
+    calibrating: bool = False,
 ) -> Prediction | None:
     """Return what a study will take on this machine; None if there is nothing to tell it from.
 
     Parameters
     ----------
+    directory
+        Folder of the study, absolute; other studies lie beside it.
     cells
         Prepared cells by query name.
     missing
@@ -96,9 +104,9 @@ def predict_cost(
         Train a few dozen steps of this study now, instead of looking for records of earlier stages.
     """
     if calibrating:
-        records, source = calibrate(config.resources, plan, cells), "some steps of this study, trained just now"
+        records, source = calibrate(Hardware.of(resources), plan, cells), "some steps of this study, trained just now"
     else:
-        records, source = earlier(config, plan, cells)
+        records, source = earlier(directory, Hardware.of(resources), plan, cells)
     if not records:
         return None
     rates = fit_rates(records)
@@ -106,7 +114,7 @@ def predict_cost(
     def seconds(stage: Stage, epochs: int, trials: int) -> float:
         return rates.of(stage.kind, _size(stage, cells), epochs, epochs * stage.steps_per_epoch, trials)
 
-    workers = max(1, fits(config.resources, [this_machine()]))
+    workers = max(1, fits(resources, [this_machine()]))
     rest = simulate_schedule(
         missing, {one.key: seconds(one, one.epochs[-1], len(one.trials)) for one in missing}, workers
     )
@@ -153,18 +161,18 @@ def _fit(rows: Sequence[tuple[float, float, float]], alone: int) -> Cost:
     return float(found[0]), float(found[1])
 
 
-def earlier(config: StudyConfig, plan: Plan, cells: Mapping[str, Cells]) -> tuple[list[Timing], str]:
+def earlier(directory: Path, hardware: Hardware, plan: Plan, cells: Mapping[str, Cells]) -> tuple[list[Timing], str]:
     """Return the records of stages like those of a study, and whose they are.
 
     This study's own, or else those of the last trained study beside it that has any on the same hardware, with the same
     networks and similar genes.
     """
-    own = _alike(read_timings(config.directory), config.resources, plan, cells)
+    own = _alike(read_timings(directory), hardware, plan, cells)
     if own:
         return own, "stages of this study"
     found: dict[str, list[Timing]] = {}
-    for folder in sorted(config.root.absolute().glob("*/stages")):
-        alike = _alike(read_timings(folder.parent), config.resources, plan, cells)
+    for folder in sorted(directory.parent.glob("*/stages")):
+        alike = _alike(read_timings(folder.parent), hardware, plan, cells)
         if alike:
             found[folder.parent.name] = alike
     if not found:
@@ -173,28 +181,26 @@ def earlier(config: StudyConfig, plan: Plan, cells: Mapping[str, Cells]) -> tupl
     return found[last], f"stages of study {last!r}"
 
 
-def _alike(records: Sequence[Timing], resources: Resources, plan: Plan, cells: Mapping[str, Cells]) -> list[Timing]:
+def _alike(records: Sequence[Timing], hardware: Hardware, plan: Plan, cells: Mapping[str, Cells]) -> list[Timing]:
     """The records that tell something of a plan; none if a kind of stage is not among them."""
     genes = next(iter(cells.values())).counts.shape[1]
     networks = {_network(stage) for stage in plan.stages}
-    here = (resources.engine, resources.accelerator, resources.cpus, resources.resident)
     found = [
         one
         for one in records
-        if (one.engine, one.accelerator, one.threads, one.resident) == here
+        if one.hardware == hardware
         and one.network in networks
         and 1 / SIMILAR_GENES <= one.genes / genes <= SIMILAR_GENES
     ]
     return found if {one.kind for one in found} >= {stage.kind for stage in plan.stages} else []
 
 
-def calibrate(resources: Resources, plan: Plan, cells: Mapping[str, Cells]) -> list[Timing]:
+def calibrate(on: Hardware, plan: Plan, cells: Mapping[str, Cells]) -> list[Timing]:
     """Train a few dozen steps of the trials with the fewest and the most steps per epoch; return their records only.
 
     Where that is less than an epoch, some of their cells are taken: rates are per step and per cell.
     """
     # Imported here, because scvi-tools takes seconds and no other plan needs it.
-    from study.training import Hardware
     from study.trials import perform
 
     def last(trial: PlannedTrial) -> Stage:
@@ -214,7 +220,7 @@ def calibrate(resources: Resources, plan: Plan, cells: Mapping[str, Cells]) -> l
             before: tuple[int, ...] = ()
             for key, _ in trial.chain:
                 short = _short(plan.stage_by_key[key], some, before, leaf=key == last(trial).key)
-                perform(short, some, directory, Hardware.of(resources))
+                perform(short, some, directory, on)
                 before = (*before, short.epochs[-1])
             records += read_timings(directory) if number else []
     return records

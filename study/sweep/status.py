@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Literal
 
 from study import files
-from study.config import StudyConfig
 from study.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -157,19 +156,19 @@ class Status:
         ]
 
 
-def status_of(config: StudyConfig) -> Status:
-    """Return what is known of the last run of a study.
+def status_of(directory: Path) -> Status:
+    """Return what is known of the last run of a study, from its folder, which is called like it.
 
     Raises
     ------
     InputError
         If there was none.
     """
-    run, who = read_run(config.directory), holder(config.directory)
+    run, who = read_run(directory), holder(directory)
     if run is None:
         others = f"It is held by {who}." if who else "Run it first, with the same overrides: scanvi-study run"
-        raise InputError(f"no run of study {config.name!r} is recorded in {config.directory}. {others}")
-    return Status(config.name, _state(run, who), who, run)
+        raise InputError(f"no run of study {directory.name!r} is recorded in {directory}. {others}")
+    return Status(directory.name, _state(run, who), who, run)
 
 
 def _state(run: Run, who: str | None) -> State:
@@ -189,7 +188,7 @@ def kept_account(directory: Path, command: str, account: Account) -> Iterator[Ca
 
     Yields
     ------
-    What to call with each new account. It raises `files.WritingError` if that cannot be written.
+    What to call with each new account. It raises `WritingError` if that cannot be written.
     """
     now = time.time()
     run = Run(os.getpid(), os.uname().nodename, command, os.environ.get(LOG), now, now, None, account)
@@ -227,15 +226,15 @@ def read_run(directory: Path) -> Run | None:
 
 
 @contextmanager
-def alone(config: StudyConfig) -> Iterator[None]:
-    """Hold the lock of a study; the operating system frees it however the process ends.
+def alone(directory: Path) -> Iterator[None]:
+    """Hold the lock of the study in a folder; the operating system frees it however the process ends.
 
     Raises
     ------
     InputError
         If another process holds it.
     """
-    path = config.directory / "lock"
+    path = directory / "lock"
     new = not path.exists()
     with files.explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -246,7 +245,7 @@ def alone(config: StudyConfig) -> Iterator[None]:
             if time.monotonic() > until:
                 file.seek(0)
                 raise InputError(
-                    f"study {config.name!r} is being run already, by {file.read().strip() or 'another process'}. "
+                    f"study {directory.name!r} is being run already, by {file.read().strip() or 'another process'}. "
                     "Wait for it, or give this one another name with 'name=...'."
                 )
             time.sleep(ASKING / 10)

@@ -1,7 +1,7 @@
-"""The stage tree on Ray Tune. The only module that imports ray.
+"""The stage tree on Ray Tune.
 
-One Tuner runs all stages: a searcher hands out a stage once its parent is done, in the order of `schedule`, so there
-is no barrier between the levels of the tree. Workers write results themselves; Ray's own state is disposable.
+One Tuner runs all stages: a searcher hands out a stage once its parent is done, in the order of the tree, so there is
+no barrier between the levels of the tree. Workers write results themselves; Ray's own state is disposable.
 
 What is lost with a worker or a node is trained again, a few times; an exception in training would come again, so it
 fails its stage at once, and so does a stage that outlasts `resources.stage_minutes`: the others go on. What cannot be
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -34,9 +33,10 @@ from study.errors import WritingError
 from study.files import explained
 from study.plan import Stage
 from study.sweep.capacity import fits, request
-from study.sweep.cluster import nodes
+from study.sweep.cluster import error_text, nodes, set_up_tune
 from study.sweep.ledger import Tree
 from study.sweep.overtime import limited, overtime_reason
+from study.training import Hardware
 
 Progress = Callable[["Tree"], None]
 Finished = Callable[[Stage], None]
@@ -94,7 +94,6 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         # Takes seconds. In `setup` Tune would wait for it, and hand the stage to a worker that is ready meanwhile.
-        from study.training import Hardware
         from study.trials import perform
 
         _freeze()
@@ -165,7 +164,7 @@ class _Listener(_Forgotten, tune.Callback):  # type: ignore[misc]
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         stage = self.searcher.running.pop(trial.trial_id)
         tree = self.searcher.tree
-        text = Path(trial.error_file).read_text()
+        text = error_text(trial)
         failed = _Failed.read(text)
         overtime = overtime_reason(self.minutes, self.scratch / stage.key)
         if failed and failed["unwritten"]:
@@ -216,49 +215,61 @@ def train_stages(
     The tree as it was when the sweep ended: after Ctrl-C, or if something could not be written, some stages still wait.
     """
     tree = Tree(stages)
-    searcher = _Searcher(tree, progress)
     at_once = fits(resources, nodes())
-    # With a searcher Tune would otherwise start one worker at a time.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once)
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    for left in directory.glob(f"{SCRATCH}*"):  # by a run that was killed
+    set_up_tune(at_once)
+    with _scratch(directory) as scratch:
+        worker = tune.with_parameters(
+            _Worker,
+            stages=tree.by_key,
+            cells={name: ray.put(one) for name, one in cells.items()},
+            directory=str(directory),
+            scratch=str(scratch),
+            resources=resources,
+        )
+        searcher = _Searcher(tree, progress)
+        placed = tune.with_resources(worker, tune.PlacementGroupFactory([request(resources)]))
+        try:
+            with _aside(finished) as later:
+                listener = _Listener(searcher, later, scratch, resources.stage_minutes)
+                # Ctrl-C ends `fit` early, without an exception: the tree then tells what is left.
+                _tuner(placed, searcher, listener, at_once, scratch).fit()
+        except (OSError, EOFError, UnpicklingError):
+            # Tune keeps its state on the same disk, and reads back what it could not write whole.
+            if not tree.unwritten:
+                raise
+    return tree
+
+
+def _tuner(worker: Any, searcher: _Searcher, listener: _Listener, at_once: int, scratch: Path) -> tune.Tuner:
+    """A tuner that does nothing but what searcher and listener say."""
+    return tune.Tuner(
+        worker,
+        tune_config=tune.TuneConfig(
+            search_alg=searcher, num_samples=-1, reuse_actors=True, max_concurrent_trials=at_once
+        ),
+        run_config=tune.RunConfig(
+            name="sweep",
+            storage_path=str(scratch),
+            verbose=0,
+            progress_reporter=tune.CLIReporter(),  # says nothing; in a notebook another one would show itself
+            callbacks=[listener],
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
+
+
+@contextmanager
+def _scratch(directory: Path) -> Iterator[Path]:
+    """Make a folder for what Ray writes; gone afterwards, with what a run that was killed has left of such folders."""
+    for left in directory.glob(f"{SCRATCH}*"):
         shutil.rmtree(left, ignore_errors=True)
     with explained(directory / SCRATCH):
         scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=directory))
-    worker = tune.with_parameters(
-        _Worker,
-        stages=tree.by_key,
-        cells={name: ray.put(one) for name, one in cells.items()},
-        directory=str(directory),
-        scratch=str(scratch),
-        resources=resources,
-    )
     try:
-        with _aside(finished) as later:
-            # Ctrl-C ends `fit` early, without an exception: the tree then tells what is left.
-            tune.Tuner(
-                tune.with_resources(worker, tune.PlacementGroupFactory([request(resources)])),
-                tune_config=tune.TuneConfig(
-                    search_alg=searcher, num_samples=-1, reuse_actors=True, max_concurrent_trials=at_once
-                ),
-                run_config=tune.RunConfig(
-                    name="sweep",
-                    storage_path=str(scratch),
-                    verbose=0,
-                    progress_reporter=tune.CLIReporter(),  # says nothing; in a notebook another one would show itself
-                    callbacks=[_Listener(searcher, later, scratch, resources.stage_minutes)],
-                    failure_config=tune.FailureConfig(max_failures=0),
-                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                ),
-            ).fit()
-    except (OSError, EOFError, UnpicklingError):
-        # Tune keeps its state on the same disk, and reads back what it could not write whole.
-        if not tree.unwritten:
-            raise
+        yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return tree
 
 
 @contextmanager

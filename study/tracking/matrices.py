@@ -12,9 +12,9 @@ from importlib import resources
 import numpy as np
 from jinja2 import Environment, StrictUndefined, Template
 
-from study.trials import Result
+from study.trials import HELD_OUT, QUERY, TRAIN, Result
 
-PARTS = {"heldout": "Held-out cells", "train": "Training cells", "query": "Query cells (true labels)"}
+PARTS = {HELD_OUT: "Held-out cells", TRAIN: "Training cells", QUERY: "Query cells (true labels)"}
 
 
 def matrices_page(result: Result) -> str:
@@ -24,7 +24,7 @@ def matrices_page(result: Result) -> str:
         if part in result.confusion:
             counts = np.asarray(result.confusion[part])
             shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-            names = result.truth_classes if part == "query" else result.classes
+            names = result.truth_classes if part == QUERY else result.classes
             rows = [
                 (name, int(row.sum()), list(zip(row.tolist(), share.tolist(), strict=True)))
                 for name, row, share in zip(names, counts, shares, strict=True)

@@ -4,7 +4,7 @@ from .models import State as State
 from .models import finetune as finetune
 from .models import joint_anndata as joint_anndata
 from .models import operate as operate
-from .models import parts_of as parts_of
+from .models import portions as portions
 from .models import predict_probabilities as predict_probabilities
 from .models import pretrain as pretrain
 from .models import state_of as state_of

@@ -19,9 +19,10 @@ from scvi.dataloaders import AnnDataLoader, DataSplitter, SemiSupervisedDataLoad
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
 from study.errors import InputError
+from study.plan import Indices
+from study.training.private import labelled_rows
 
 Batch = dict[str, torch.Tensor]
-RowNumbers = npt.NDArray[np.int64]
 GIB = 2**30
 # What a GPU must still hold beside the counts: the model, its optimiser and a minibatch.
 BESIDE = GIB
@@ -47,7 +48,7 @@ class OnHost:
         """Take the cells that are registered; counts are not copied."""
         return cls(manager.get_from_registry(REGISTRY_KEYS.X_KEY), _columns(manager))
 
-    def batch(self, rows: RowNumbers) -> Batch:
+    def batch(self, rows: Indices) -> Batch:
         """Return the minibatch of some cells; counts are dense, shape (n_rows, n_genes)."""
         counts = torch.from_numpy(self.counts[rows].toarray())
         columns = {key: torch.from_numpy(values[rows].astype(np.int64)) for key, values in self.columns.items()}
@@ -73,7 +74,7 @@ class Resident:
     """
 
     starts: torch.Tensor
-    sizes: RowNumbers
+    sizes: Indices
     genes: torch.Tensor
     counts: torch.Tensor
     columns: dict[str, torch.Tensor]
@@ -97,7 +98,7 @@ class Resident:
         genes, counts = _tensor(matrix.indices).to(device), _tensor(matrix.data).to(device)
         return cls(_tensor(starts).to(device), sizes, genes, counts, columns, matrix.shape[1])
 
-    def batch(self, rows: RowNumbers) -> Batch:
+    def batch(self, rows: Indices) -> Batch:
         """Return the minibatch of some cells; counts are dense, shape (n_rows, n_genes)."""
         device = self.counts.device
         total = int(self.sizes[rows].sum())
@@ -112,7 +113,7 @@ class Resident:
         return {REGISTRY_KEYS.X_KEY: counts, **{key: values[chosen] for key, values in self.columns.items()}}
 
 
-def gather(manager: AnnDataManager, device: str | None) -> Callable[[RowNumbers], Batch]:
+def gather(manager: AnnDataManager, device: str | None) -> Callable[[Indices], Batch]:
     """Return what makes the minibatch of some cells: on the host, or on the device that shall hold the counts."""
     cells = OnHost.of(manager) if device is None else Resident.of(manager, torch.device(device))
     return cells.batch
@@ -165,13 +166,13 @@ class LabelledBatches(SemiSupervisedDataLoader):  # type: ignore[misc]
         self, manager: AnnDataManager, *args: Any, batch_size: int = 128, device: str | None = None, **kwargs: Any
     ) -> None:
         self._size = batch_size
-        self.draws: RowNumbers = np.zeros(manager.adata.n_obs, dtype=np.int64)
+        self.draws: Indices = np.zeros(manager.adata.n_obs, dtype=np.int64)
         self.gather = gather(manager, device)
         super().__init__(manager, *args, batch_size=batch_size, **kwargs)
 
-    def subsample_labels(self) -> RowNumbers:
+    def subsample_labels(self) -> Indices:
         """Draw the labelled cells of an epoch."""
-        rows: RowNumbers = super().subsample_labels()
+        rows: Indices = super().subsample_labels()
         return rows[:-1] if rows.size % self._size == 1 and rows.size > 1 else rows
 
     def __iter__(self) -> Iterator[tuple[Batch, Batch]]:
@@ -185,14 +186,14 @@ class LabelledBatches(SemiSupervisedDataLoader):  # type: ignore[misc]
         return ((self.gather(one), self.gather(other)) for one, other in pairs)
 
 
-def _rows(loader: AnnDataLoader) -> Iterator[RowNumbers]:
+def _rows(loader: AnnDataLoader) -> Iterator[Indices]:
     """Rows of each minibatch that a loader would load."""
     # Unused, but it takes a seed for workers from the global generator.
     DataLoader.__iter__(loader)
     return _minibatches(np.asarray(loader.indices, dtype=np.int64), loader.sampler)
 
 
-def _minibatches(rows: RowNumbers, sampler: BatchSampler) -> Iterator[RowNumbers]:
+def _minibatches(rows: Indices, sampler: BatchSampler) -> Iterator[Indices]:
     if isinstance(sampler.sampler, RandomSampler):
         # What torch's sampler does, but for its list of all numbers, five times as large as an array of them.
         seed = int(torch.empty((), dtype=torch.int64).random_().item())
@@ -208,7 +209,7 @@ class _Given(LightningDataModule):  # type: ignore[misc]
     what is known of the cells.
     """
 
-    def __init__(self, adata_manager: AnnDataManager, *, rows: RowNumbers, **kwargs: Any) -> None:
+    def __init__(self, adata_manager: AnnDataManager, *, rows: Indices, **kwargs: Any) -> None:
         super().__init__(adata_manager, **{**kwargs, "train_size": 1.0})
         self.rows, self.n_train, self.n_val = rows, rows.size, 0
         self.val_idx = self.test_idx = rows[:0]
@@ -229,7 +230,7 @@ class LabelledSplitter(_Given, SemiSupervisedDataSplitter):  # type: ignore[misc
 
     def setup(self, stage: str | None = None) -> None:
         """Take all rows, labelled cells first, as scvi-tools does."""
-        labelled = np.isin(self.rows, self._labeled_indices)
+        labelled = np.isin(self.rows, labelled_rows(self))
         self.train_idx = np.concatenate([self.rows[labelled], self.rows[~labelled]])
         self.data_loader_class = Batches
         if labelled.any():

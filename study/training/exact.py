@@ -16,14 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scvi.distributions import NegativeBinomial, ZeroInflatedNegativeBinomial
-from scvi.distributions._negative_binomial import log_nb_positive, log_zinb_positive
 from scvi.model import SCANVI, SCVI
 from scvi.module.base import LossOutput
 from scvi.train import SemiSupervisedTrainingPlan, TrainingPlan
-from torch.distributions import Distribution
 
 from study.training.batches import Batches, LabelledSplitter, Splitter
 from study.training.fast import accelerate, fused_adam
+from study.training.private import epsilon_of, log_nb_positive, log_zinb_positive, train_with, unchecked_distributions
 
 BINS = 15  # of confidence, in the calibration error that scvi-tools logs
 
@@ -190,9 +189,7 @@ def equip(model: SCVI | SCANVI, engine: str) -> None:
     """Give a new model the lean training step, `exact` or `fast`, and minibatches without detours."""
     labelled = isinstance(model, SCANVI)
     plans = (LeanPlan, LeanLabelledPlan) if engine == "exact" else (FastPlan, FastLabelledPlan)
-    model._training_plan_cls = plans[labelled]
-    model._data_splitter_cls = LabelledSplitter if labelled else Splitter
-    model._data_loader_cls = Batches
+    train_with(model, plans[labelled], LabelledSplitter if labelled else Splitter, Batches)
     if engine == "fast":
         accelerate(model.module)
 
@@ -208,21 +205,20 @@ def lean_likelihoods() -> Iterator[None]:
 
     A check reads every value and, on a GPU, waits for it. Within this context only; it changes no value.
     """
-    before = Distribution._validate_args
     stock = {kind: kind.log_prob for kind in (NegativeBinomial, ZeroInflatedNegativeBinomial)}
-    Distribution.set_default_validate_args(False)
-    NegativeBinomial.log_prob = _log_nb
-    ZeroInflatedNegativeBinomial.log_prob = _log_zinb
-    try:
-        yield
-    finally:
-        for kind, log_prob in stock.items():
-            kind.log_prob = log_prob
-        Distribution.set_default_validate_args(before)
+    with unchecked_distributions():
+        NegativeBinomial.log_prob = _log_nb
+        ZeroInflatedNegativeBinomial.log_prob = _log_zinb
+        try:
+            yield
+        finally:
+            for kind, log_prob in stock.items():
+                kind.log_prob = log_prob
 
 
 def _log_nb(px: NegativeBinomial, counts: torch.Tensor) -> Any:
-    return log_nb_positive(counts, px.mu, px.theta, eps=px._eps, lgamma_fn=_lgamma_of(counts, px.theta))
+    lgamma = _lgamma_of(counts, px.theta)
+    return log_nb_positive(counts, px.mu, px.theta, eps=epsilon_of(px), lgamma_fn=lgamma)
 
 
 def _log_zinb(px: ZeroInflatedNegativeBinomial, counts: torch.Tensor) -> Any:

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from scvi import REGISTRY_KEYS
 from scvi.module import SCANVAE, VAE
-from scvi.module._constants import MODULE_KEYS
 from scvi.module.base import LossOutput
 from scvi.nn import FCLayers
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from torch.distributions import kl_divergence as kl
 from torch.nn import functional
 
 from study.training.likelihood import CountLikelihood
+from study.training.private import MODULE_KEYS, library_prior
 
 
 def accelerate(module: VAE | SCANVAE) -> None:
@@ -61,10 +61,7 @@ class _FastGenerative:
         else:
             dropout = self.decoder.px_dropout_decoder(hidden) if self.gene_likelihood == "zinb" else None
             px = CountLikelihood(logits, library, _log_dispersion(self, hidden, batch_index), dropout)
-        pl = None
-        if not self.use_observed_lib_size:
-            mean, variance = self._compute_local_library_params(batch_index)
-            pl = Normal(mean, variance.sqrt())
+        pl = None if self.use_observed_lib_size else library_prior(self, batch_index)
         pz = Normal(torch.zeros_like(z), torch.ones_like(z))
         return {MODULE_KEYS.PX_KEY: px, MODULE_KEYS.PL_KEY: pl, MODULE_KEYS.PZ_KEY: pz}
 

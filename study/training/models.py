@@ -19,19 +19,19 @@ import scvi
 import torch
 from anndata import AnnData
 from scvi.model import SCANVI, SCVI
-from scvi.train._callbacks import SubSampleLabels
 
 from study.cells import UNLABELLED, Cells
 from study.config import ScviSettings, Settings
-from study.plan import Split, query_rows
+from study.plan import Indices, Split, query_rows
 from study.training.arguments import scanvi_arguments, scvi_arguments
 from study.training.exact import equip, lean_likelihoods
 from study.training.hardware import Hardware
+from study.training.private import SubSampleLabels
 from study.training.snapshot import ReadSnapshot, Watch
 
 State = dict[str, torch.Tensor]
-PREDICTED = 1024  # cells of a minibatch
-MINIBATCHES = 16  # of one call
+PREDICTED = 1024  # cells of a minibatch in prediction
+MINIBATCHES = 16  # of one call of scvi-tools, see `portions`
 
 
 def pretrain(
@@ -57,7 +57,7 @@ def pretrain(
     Raises
     ------
     TrainingError
-        If the loss is not finite.
+        If the loss is not finite, or training ends before the last level.
     """
     _prepare(seed, on)
     model = build_scvi(joint_anndata(cells, parts), settings.scvi)
@@ -80,6 +80,7 @@ def finetune(
     pretrained = build_scvi(adata, settings.scvi)
     pretrained.module.load_state_dict(scvi_state)
     pretrained.is_trained_ = True
+    # Only now, because the model that carried the weights has drawn weights of its own.
     _prepare(seed, on)
     model = SCANVI.from_scvi_model(
         pretrained,
@@ -120,7 +121,7 @@ def operate(
     trained = SCANVI(reference, **scvi_arguments(settings.scvi), **scanvi_arguments(settings.scanvi))
     trained.module.load_state_dict(scanvi_state)
     trained.is_trained_ = True
-    _prepare(seed, on)
+    _prepare(seed, on)  # only now, as in `finetune`
     unlabelled = _categorical(np.zeros(cells.n_query, dtype=np.int32), (UNLABELLED,))
     query = _anndata(cells, slice(cells.n_reference, None), unlabelled)
     model = SCANVI.load_query_data(query, trained, accelerator=on.accelerator)
@@ -162,14 +163,14 @@ def predict_probabilities(
     found = np.empty((n, len(cells.classes)), dtype=np.float32)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        for rows in parts_of(np.arange(n), PREDICTED):
+        for rows in portions(np.arange(n), PREDICTED):
             soft = model.predict(adata, indices=rows, soft=True, batch_size=PREDICTED)
             found[rows] = soft[list(cells.classes)].to_numpy(dtype=np.float32)
     return found
 
 
-def parts_of(rows: npt.NDArray[np.int64], batch_size: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield rows some minibatches at a time.
+def portions(rows: Indices, batch_size: int) -> Iterator[Indices]:
+    """Yield rows in portions of `MINIBATCHES` minibatches.
 
     What scvi-tools keeps of each minibatch lies between the large pieces of memory that minibatches give back, and
     holds them apart until its call ends: over all cells at once memory would grow as if the counts were dense.
@@ -207,7 +208,7 @@ def _categorical(codes: npt.NDArray[np.int32], words: tuple[str, ...]) -> pd.Cat
 def _train(
     model: SCVI | SCANVI,
     watch: Watch,
-    rows: npt.NDArray[np.int64],
+    rows: Indices,
     settings: Settings,
     on: Hardware,
     **more: Any,
@@ -234,8 +235,8 @@ def _train(
 
 
 def _prepare(seed: int, on: Hardware) -> None:
-    """Seed everything. `settings.seed` seeds only when it is assigned, so each stage assigns it."""
+    """Seed everything, take as many threads as there are, and quieten what says the same in every stage."""
     for chatty in ("lightning.pytorch", "lightning.fabric", "scvi"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     torch.set_num_threads(on.threads)
-    scvi.settings.seed = seed
+    scvi.settings.seed = seed  # seeds when it is assigned, and at no other time

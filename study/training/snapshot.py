@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback
 from scvi.model import SCANVI, SCVI
-from scvi.train._callbacks import SubSampleLabels
 
 from study.plan import KL_WARMUP
 from study.training.batches import LabelledBatches
+from study.training.private import SubSampleLabels, steps_taken
 
 
 class TrainingError(Exception):
@@ -49,7 +49,23 @@ ReadSnapshot = Callable[[Snapshot], None]
 # No repr: lightning asks for that of its callbacks, and a model's prints itself.
 @dataclass(eq=False, repr=False)
 class Watch(Callback):  # type: ignore[misc]
-    """Reads a stage at its epoch levels without disturbing it, and checks that it trains as it should."""
+    """Reads a stage at its epoch levels without disturbing it, and checks that it trains as it should.
+
+    Attributes
+    ----------
+    epochs
+        Levels to read, ascending.
+    read
+        Called with a `Snapshot` at each.
+    classes
+        Whose labelled cells are drawn anew in each epoch; empty where none are drawn.
+    partly_frozen
+        Whether parts of the model are in eval mode on purpose (surgery).
+    curves
+        Training curves so far, name to one value per epoch.
+    reached
+        The last level that was read.
+    """
 
     model: SCVI | SCANVI
     epochs: Sequence[int]
@@ -93,18 +109,16 @@ class Watch(Callback):  # type: ignore[misc]
             raise TrainingError(f"training ended after epoch level {self.reached} of {self.epochs[-1]}")
 
     def _probes(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
-        steps = trainer.fit_loop.total_batch_idx + 1  # the plans step by themselves, which lightning does not count
-        probes: dict[str, Any] = {"steps": steps, "kl_weight": float(pl_module.kl_weight)}
+        probes: dict[str, Any] = {"steps": steps_taken(trainer), "kl_weight": float(pl_module.kl_weight)}
         loader = trainer.train_dataloader
         if isinstance(loader, LabelledBatches):
             labels = self.model.adata.obs["label"].to_numpy()
-            rows = np.flatnonzero(loader.draws)
-            drawn = loader.draws[rows]
-            of = {name: labels[rows] == name for name in self.classes}
+            rows = np.flatnonzero(loader.draws)  # of the cells that were drawn at least once
+            draws = {name: loader.draws[rows[labels[rows] == name]] for name in self.classes}
             probes["labelled_batches"] = len(loader.dataloaders[1])
             probes["batches"] = len(loader)
-            probes["distinct_labelled"] = {name: int(mask.sum()) for name, mask in of.items()}
-            probes["draws_per_cell"] = {name: float(drawn[mask].mean()) for name, mask in of.items() if mask.any()}
+            probes["distinct_labelled"] = {name: of_class.size for name, of_class in draws.items()}
+            probes["draws_per_cell"] = {name: float(found.mean()) for name, found in draws.items() if found.size}
         return probes
 
 

@@ -1,6 +1,14 @@
 from .logistic import fit_logistic as fit_logistic
+from .metrics import ECE as ECE
+from .metrics import HELD_OUT as HELD_OUT
 from .metrics import MACRO as MACRO
+from .metrics import MACRO_RECALL as MACRO_RECALL
 from .metrics import OVERALL as OVERALL
+from .metrics import QUERY as QUERY
+from .metrics import RECALL as RECALL
+from .metrics import TRAIN as TRAIN
+from .metrics import metric as metric
+from .metrics import reestimated as reestimated
 from .perform import perform as perform
 from .record import Predictions as Predictions
 from .record import Result as Result

@@ -10,12 +10,13 @@ import scipy.sparse as sp
 from sklearn.linear_model import LogisticRegression
 
 from study.cells import Cells
-from study.plan import PlannedTrial, Split, held_out
+from study.plan import Indices, PlannedTrial, Split, held_out
 from study.trials.metrics import measure
 from study.trials.record import Predictions, Result
 
 # A yardstick needs no more labelled cells of a class; so it takes minutes at most, also on a large reference.
 MOST_PER_CLASS = 2000
+MOST_ITERATIONS = 1000
 DEPTH = 1e4
 
 
@@ -25,44 +26,38 @@ def fit_logistic(planned: PlannedTrial, cells: Cells, folds: int) -> tuple[Resul
     Parameters
     ----------
     planned
-        The control trial.
+        The control trial; its condition has no query cells.
     cells
         Prepared cells of its query; only the reference is looked at.
     folds
         Number of parts of the reference.
     """
     start = time.perf_counter()
-    fold, seed = planned.replicate.fold, planned.replicate.seed
+    fold = planned.replicate.fold
     alone = planned.condition.take(cells)
     out = held_out(alone.labels, fold, folds)
     parts = Split(np.flatnonzero(~out), np.flatnonzero(out), np.array([], dtype=np.int64), alone.n_reference)
     features = _log_normalised(alone.counts)
     rows = _some_of_each(alone.labels, parts.train, fold)
-    model = LogisticRegression(max_iter=1000).fit(features[rows], alone.labels[rows])
+    model = LogisticRegression(max_iter=MOST_ITERATIONS).fit(features[rows], alone.labels[rows])
     probabilities = np.zeros((alone.n_reference, len(alone.classes)), dtype=np.float32)
     probabilities[:, model.classes_] = model.predict_proba(features)
-    evaluation = measure(probabilities, alone, parts)
-    result = Result(
-        key=planned.key,
-        settings={"logistic": {"penalty": "l2", "C": 1.0, "max_iter": 1000, "most_per_class": MOST_PER_CLASS}},
-        query=planned.condition.query,
-        query_cells=0,
-        seed=seed,
-        fold=fold,
-        folds=folds,
-        digest=alone.digest(),
+    result = Result.of(
+        planned.key,
+        {"logistic": {"penalty": "l2", "C": 1.0, "max_iter": MOST_ITERATIONS, "most_per_class": MOST_PER_CLASS}},
+        planned.condition,
+        planned.replicate,
+        folds,
+        alone,
+        alone.digest(),
+        parts,
+        measure(probabilities, alone, parts),
         epochs={},
-        classes=list(alone.classes),
-        truth_classes=list(alone.classes),
-        metrics=evaluation.metrics,
-        confusion={part: matrix.tolist() for part, matrix in evaluation.confusion.items()},
         curves={},
         probes={"iterations": int(model.n_iter_.max())},
-        left_out=[],
         seconds=time.perf_counter() - start,
     )
-    nothing = np.array([], dtype=np.float32)
-    return result, Predictions(probabilities, nothing.astype(np.uint16), nothing, parts.held_out)
+    return result, Predictions.of(probabilities, parts)
 
 
 def _log_normalised(counts: sp.csr_matrix) -> sp.csr_matrix:
@@ -71,8 +66,8 @@ def _log_normalised(counts: sp.csr_matrix) -> sp.csr_matrix:
     return scaled.log1p()
 
 
-def _some_of_each(labels: npt.NDArray[np.int32], train: npt.NDArray[np.int64], fold: int) -> npt.NDArray[np.int64]:
-    """At most so many training rows of each class, in order."""
+def _some_of_each(labels: npt.NDArray[np.int32], train: Indices, fold: int) -> Indices:
+    """At most `MOST_PER_CLASS` training rows of each class, in order."""
     order = np.random.default_rng(fold).permutation(train)
     kept = [order[labels[order] == code][:MOST_PER_CLASS] for code in np.unique(labels[train])]
     return np.sort(np.concatenate(kept))

@@ -1,7 +1,8 @@
-"""Predictions in, per-class metrics out.
+"""Predictions in, per-class metrics out; and what metrics are called.
 
 Recall of a class is correct among cells truly of it, precision correct among cells called it. The forum's "accuracy"
-is the precision on cells that the model trained on: `train/precision/<class>` here.
+is the precision on cells that the model trained on: `train/precision/<class>` here. So a name says on which part of the
+cells, what is measured, and in some metrics of which class. Results on disk hold these names.
 """
 
 from __future__ import annotations
@@ -15,12 +16,17 @@ from sklearn.metrics import confusion_matrix
 from study.cells import Cells
 from study.plan import Split
 
-ECE_BINS = 15
-CHUNK = 10_000  # cells
+# Parts of the cells: labelled reference cells that no stage saw, those that all trained on, query cells of known truth.
+HELD_OUT, TRAIN, QUERY = "heldout", "train", "query"
+# What is measured of each class.
+MEASURES = RECALL, PRECISION, F1, SUPPORT = "recall", "precision", "f1", "support"
+# What is measured of all of them; the first two are one number by definition, and both are looked for.
+MACRO_RECALL, BALANCED_ACCURACY, MACRO_F1, ACCURACY = "macro_recall", "balanced_accuracy", "macro_f1", "accuracy"
+NLL, BRIER, ECE = "nll", "brier", "ece"
 # Names of what sums up all classes, in brackets as no class is likely to be.
 MACRO, OVERALL = "(macro)", "(overall)"
-Floats = npt.NDArray[np.float32]
-Codes = npt.NDArray[np.int32]
+ECE_BINS = 15
+CHUNK = 10_000  # cells
 
 
 @dataclass(frozen=True)
@@ -30,8 +36,7 @@ class Evaluation:
     Attributes
     ----------
     metrics
-        ``<part>/<metric>`` and ``<part>/<metric>/<class>``; parts are heldout, train and query (where truth is known).
-        What is undefined (no cell of a class, or none called it) is absent.
+        By name, see `metric`. What is undefined (no cell of a class, or none called it) is absent.
     confusion
         Counts by part, shape (n_true_classes, n_classes), rows = true, columns = predicted. For the query the rows
         go on with labels that the reference lacks.
@@ -41,7 +46,17 @@ class Evaluation:
     confusion: dict[str, npt.NDArray[np.int64]]
 
 
-def measure(probabilities: Floats, cells: Cells, parts: Split) -> Evaluation:
+def metric(*words: str) -> str:
+    """Return the name of a metric: the part, what is measured and the class, as many of them as there are, in order."""
+    return "/".join(words)
+
+
+def reestimated(part: str, measured: str) -> str:
+    """Return the name of the probe that is a metric once more, under statistics of BatchNorm taken again."""
+    return f"reestimated_{part}_{measured}"
+
+
+def measure(probabilities: npt.NDArray[np.float32], cells: Cells, parts: Split) -> Evaluation:
     """Evaluate the predictions of one trial.
 
     Parameters
@@ -55,9 +70,9 @@ def measure(probabilities: Floats, cells: Cells, parts: Split) -> Evaluation:
     """
     query = np.flatnonzero(cells.truth >= 0)
     rows = {
-        "heldout": (parts.held_out, cells.labels[parts.held_out], cells.classes),
-        "train": (parts.labelled, cells.labels[parts.labelled], cells.classes),
-        "query": (query + cells.n_reference, cells.truth[query], cells.truth_classes),
+        HELD_OUT: (parts.held_out, cells.labels[parts.held_out], cells.classes),
+        TRAIN: (parts.labelled, cells.labels[parts.labelled], cells.classes),
+        QUERY: (query + cells.n_reference, cells.truth[query], cells.truth_classes),
     }
     metrics: dict[str, float] = {}
     confusion = {}
@@ -67,16 +82,16 @@ def measure(probabilities: Floats, cells: Cells, parts: Split) -> Evaluation:
         called = probabilities[where].argmax(axis=1)
         matrix = confusion_matrix(truth, called, labels=np.arange(len(true_classes)))[:, : len(cells.classes)]
         confusion[part] = matrix.astype(np.int64)
-        metrics |= {f"{part}/{name}": value for name, value in class_metrics(matrix, true_classes).items()}
+        found = class_metrics(matrix, true_classes)
         known = truth < len(cells.classes)
         if known.any():
-            scores = probability_metrics(probabilities[where[known]], truth[known])
-            metrics |= {f"{part}/{name}": value for name, value in scores.items()}
+            found |= probability_metrics(probabilities[where[known]], truth[known])
+        metrics |= {metric(part, name): value for name, value in found.items()}
     return Evaluation(metrics, confusion)
 
 
 def class_metrics(matrix: npt.NDArray[np.int64], true_classes: tuple[str, ...]) -> dict[str, float]:
-    """Return recall, precision, F1 and support per class, and their summaries.
+    """Return recall, precision, F1 and support per class, and their summaries, by name without the part.
 
     Parameters
     ----------
@@ -87,32 +102,31 @@ def class_metrics(matrix: npt.NDArray[np.int64], true_classes: tuple[str, ...]) 
 
     Notes
     -----
-    Macro recall is the mean over classes with cells; balanced accuracy is the same number by definition and is given
-    under both names because both are looked for.
+    Macro recall is the mean over classes with cells.
     """
     n = matrix.shape[1]
     support, called, correct = matrix.sum(axis=1), matrix.sum(axis=0), np.diag(matrix)
     metrics: dict[str, float] = {}
     recalls, f1s = [], []
     for code, name in enumerate(true_classes):
-        metrics[f"support/{name}"] = float(support[code])
+        metrics[metric(SUPPORT, name)] = float(support[code])
         if code >= n:
             continue
         if called[code]:
-            metrics[f"precision/{name}"] = float(correct[code] / called[code])
+            metrics[metric(PRECISION, name)] = float(correct[code] / called[code])
         if support[code]:
             recalls.append(float(correct[code] / support[code]))
             f1s.append(float(2 * correct[code] / (support[code] + called[code])))
-            metrics[f"recall/{name}"], metrics[f"f1/{name}"] = recalls[-1], f1s[-1]
-    metrics["accuracy"] = float(correct.sum() / matrix.sum())
+            metrics[metric(RECALL, name)], metrics[metric(F1, name)] = recalls[-1], f1s[-1]
+    metrics[ACCURACY] = float(correct.sum() / matrix.sum())
     if recalls:
-        metrics["macro_recall"] = metrics["balanced_accuracy"] = float(np.mean(recalls))
-        metrics["macro_f1"] = float(np.mean(f1s))
+        metrics[MACRO_RECALL] = metrics[BALANCED_ACCURACY] = float(np.mean(recalls))
+        metrics[MACRO_F1] = float(np.mean(f1s))
     return metrics
 
 
-def probability_metrics(probabilities: Floats, truth: Codes) -> dict[str, float]:
-    """Return negative log likelihood, Brier score and expected calibration error.
+def probability_metrics(probabilities: npt.NDArray[np.float32], truth: npt.NDArray[np.int32]) -> dict[str, float]:
+    """Return negative log likelihood, Brier score and expected calibration error, by name without the part.
 
     Parameters
     ----------
@@ -135,7 +149,7 @@ def probability_metrics(probabilities: Floats, truth: Codes) -> dict[str, float]
     bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
     gaps = np.abs(np.bincount(bins, correct, minlength=ECE_BINS) - np.bincount(bins, confidence, minlength=ECE_BINS))
     return {
-        "nll": float(-np.log(np.maximum(of_truth, np.finfo(np.float32).tiny)).mean()),
-        "brier": float(squares.mean()),
-        "ece": float(gaps.sum() / truth.size),
+        NLL: float(-np.log(np.maximum(of_truth, np.finfo(np.float32).tiny)).mean()),
+        BRIER: float(squares.mean()),
+        ECE: float(gaps.sum() / truth.size),
     }

@@ -26,7 +26,7 @@ from study.trials.record import Predictions, Result
 from study.trials.store import read_state, write_result, write_state
 from study.trials.timing import Stopwatch, Timing, worker_name, write_timing
 
-KINDS = ("pretraining", "fine-tuning", "surgery")
+KINDS = ("pretraining", "fine-tuning", "surgery")  # in the order of a chain
 
 
 def perform(stage: Stage, cells: Cells, directory: Path, on: Hardware) -> None:
@@ -56,33 +56,34 @@ def perform(stage: Stage, cells: Cells, directory: Path, on: Hardware) -> None:
         state = read_state(directory, stage.parent, stage.before[-1]) if stage.parent else {}
 
     def read(snapshot: Snapshot) -> None:
-        with watch.part("writing"):
+        with watch.part("writing"):  # entered first, because that adds up the seconds of training so far
             reached.append((snapshot.epoch, watch.seconds["training"]))
             if snapshot.epoch in stage.keep:
                 write_state(directory, stage.key, snapshot.epoch, state_of(snapshot.model))
-        if snapshot.epoch not in stage.trials:
-            return
-        with watch.part("evaluation"):
-            found = _evaluated(stage, cells, parts, snapshot, watch.total)
-        with watch.part("writing"):
-            write_result(directory, *found)
+        if snapshot.epoch in stage.trials:
+            with watch.part("evaluation"):
+                result, predictions = _evaluated(stage, cells, parts, snapshot, watch.total)
+            with watch.part("writing"):
+                write_result(directory, result, predictions)
 
     with warnings.catch_warnings(), watch.training():
         # scvi-tools and lightning warn of small batches, few workers and the empty validation part: all on purpose.
         warnings.simplefilter("ignore")
-        seed = stage.replicate.seed
-        if stage.parent is None:
-            pretrain(cells, parts, stage.settings, seed, stage.epochs, read, on)
+        settings, seed, epochs = stage.settings, stage.replicate.seed, stage.epochs
+        if stage.kind == "pretraining":
+            pretrain(cells, parts, settings, seed, epochs, read, on)
+        elif stage.kind == "fine-tuning":
+            finetune(cells, parts, settings, seed, epochs, read, on, state)
         else:
-            work = operate if stage.kind == "surgery" else finetune
-            work(cells, parts, stage.settings, seed, stage.epochs, read, on, state)
+            operate(cells, parts, settings, seed, epochs, read, on, state)
     write_timing(directory, _timing(stage, cells, on, watch, reached))
 
 
 def _evaluated(
     stage: Stage, cells: Cells, parts: Split, snapshot: Snapshot, seconds: float
 ) -> tuple[Result, Predictions]:
-    """Predict, evaluate and probe one trial."""
+    """Predict, evaluate and probe one trial; `seconds` is how long its stage has taken so far."""
+    # Under surgery a model knows the query alone, and must be told of the reference.
     adata = joint_anndata(cells, parts) if stage.kind == "surgery" else None
     probabilities = predict_probabilities(snapshot.model, cells, adata)
     if stage.kind == "surgery":
@@ -90,34 +91,22 @@ def _evaluated(
         # what surgery leaves alone must come out the same for every query.
         alone = joint_anndata(cells.first(0), parts)
         probabilities[: cells.n_reference] = predict_probabilities(snapshot.model, cells, alone)
-    evaluation = measure(probabilities, cells, parts)
-    n = cells.n_reference
-    result = Result(
-        key=stage.trials[snapshot.epoch],
-        settings=_settings(stage, snapshot.epoch),
-        query=stage.condition.query,
-        query_cells=stage.condition.n_cells,
-        seed=stage.replicate.seed,
-        fold=stage.replicate.fold,
-        folds=stage.folds,
-        digest=stage.digest,
+    result = Result.of(
+        stage.trials[snapshot.epoch],
+        _settings(stage, snapshot.epoch),
+        stage.condition,
+        stage.replicate,
+        stage.folds,
+        cells,
+        stage.digest,
+        parts,
+        measure(probabilities, cells, parts),
         epochs=dict(zip(KINDS, (*stage.before, snapshot.epoch), strict=False)),
-        classes=list(cells.classes),
-        truth_classes=list(cells.truth_classes),
-        metrics=evaluation.metrics,
-        confusion={part: matrix.tolist() for part, matrix in evaluation.confusion.items()},
         curves=snapshot.curves,
         probes=snapshot.probes | probe(snapshot.model, cells, parts, adata),
-        left_out=[int(row) for row in parts.left_out],
         seconds=seconds,
     )
-    query = probabilities[n:]
-    return result, Predictions(
-        probabilities=probabilities[:n],
-        query_label=query.argmax(axis=1).astype("uint16"),
-        query_confidence=query.max(axis=1, initial=0),
-        held_out=parts.held_out,
-    )
+    return result, Predictions.of(probabilities, parts)
 
 
 def _timing(stage: Stage, cells: Cells, on: Hardware, watch: Stopwatch, reached: list[tuple[int, float]]) -> Timing:
@@ -126,10 +115,7 @@ def _timing(stage: Stage, cells: Cells, on: Hardware, watch: Stopwatch, reached:
     return Timing(
         key=stage.key,
         kind=stage.kind,
-        engine=on.engine,
-        accelerator=on.accelerator,
-        threads=on.threads,
-        resident=on.resident,
+        hardware=on,
         cells=cells.counts.shape[0],
         genes=cells.counts.shape[1],
         classes=len(cells.classes),
@@ -153,7 +139,6 @@ def _timing(stage: Stage, cells: Cells, on: Hardware, watch: Stopwatch, reached:
 def _settings(stage: Stage, epoch: int) -> dict[str, Any]:
     """Settings of a trial as it was really trained: the cells it met and the epochs it had."""
     values = dump(stage.settings)
-    epochs = (*stage.before, epoch)
     values |= {"query": stage.condition.query, "query_cells": stage.condition.n_cells, "budget": "epochs"}
-    values["scvi"]["max_epochs"], values["scanvi"]["max_epochs"] = epochs[:2]
+    values["scvi"]["max_epochs"], values["scanvi"]["max_epochs"], *_ = (*stage.before, epoch)
     return values

@@ -1,6 +1,6 @@
 """What a trained model shows of its mechanism, without changing it: statistics of BatchNorm, distance of the query.
 
-Called while a stage is being read, so modes and random states are put back by `train.undisturbed`.
+Called while a stage is being read, so modes and random states are put back by `training.snapshot.undisturbed`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from scvi.model import SCANVI
 from sklearn.metrics import confusion_matrix
 
 from study.cells import Cells
-from study.plan import Split
-from study.training import parts_of, predict_probabilities
-from study.trials.metrics import class_metrics
+from study.plan import Indices, Split
+from study.training import portions, predict_probabilities
+from study.trials.metrics import HELD_OUT, MACRO_RECALL, RECALL, TRAIN, class_metrics, metric, reestimated
 
 BATCH = 1024
 # Enough for a distance between two clouds of cells to within a few percent.
 MOST_CELLS = 500
-Indices = npt.NDArray[np.int64]
 
 
 def probe(model: SCANVI, cells: Cells, parts: Split, adata: AnnData | None = None) -> dict[str, Any]:
@@ -59,12 +58,12 @@ def probe(model: SCANVI, cells: Cells, parts: Split, adata: AnnData | None = Non
     if any(isinstance(part, torch.nn.BatchNorm1d) for part in model.module.modules()):
         with _reestimated(model, adata, parts.labelled):
             called = predict_probabilities(model, cells, adata, first=cells.n_reference).argmax(axis=1)
-        for part, rows in (("heldout", parts.held_out), ("train", parts.labelled)):
+        for part, rows in ((HELD_OUT, parts.held_out), (TRAIN, parts.labelled)):
             matrix = confusion_matrix(cells.labels[rows], called[rows], labels=np.arange(len(cells.classes)))
             metrics = class_metrics(matrix, cells.classes)
-            recalls = {name: metrics[f"recall/{name}"] for name in cells.classes if f"recall/{name}" in metrics}
-            found[f"reestimated_{part}_macro_recall"] = metrics["macro_recall"]
-            found[f"reestimated_{part}_recall"] = recalls
+            of_class = {name: metrics.get(metric(RECALL, name)) for name in cells.classes}
+            found[reestimated(part, MACRO_RECALL)] = metrics[MACRO_RECALL]
+            found[reestimated(part, RECALL)] = {name: value for name, value in of_class.items() if value is not None}
     return found
 
 
@@ -109,7 +108,7 @@ def _reestimated(model: SCANVI, adata: AnnData | None, rows: Indices) -> Iterato
         order = np.random.default_rng(0).permutation(rows)
         size = BATCH - (order.size % BATCH == 1)
         with torch.no_grad():
-            for some in parts_of(order, size):
+            for some in portions(order, size):
                 model.predict(adata, indices=some, batch_size=size)
         for norm in norms:
             norm.eval()

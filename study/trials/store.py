@@ -1,4 +1,4 @@
-"""What trials gave, on disk, safely; and all of them as one tidy table.
+"""What trials gave, on disk, safely.
 
     <study>/trials/<key>.json   a result: settings, metrics, confusion matrices, curves, probes
     <study>/trials/<key>.npz    its predictions

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from study.plan import Plan
-from study.trials.metrics import MACRO, OVERALL
-from study.trials.record import Result
-
-if TYPE_CHECKING:
-    pass
-
-
 from study.cells import Cells
-from study.trials.record import Predictions
+from study.plan import Plan
+from study.trials.metrics import HELD_OUT, MACRO, MEASURES, OVERALL, QUERY, RECALL, TRAIN, metric
+from study.trials.record import Predictions, Result
 
 
 def cell_frame(result: Result, found: Predictions, cells: Cells) -> pd.DataFrame:
@@ -40,9 +34,9 @@ def cell_frame(result: Result, found: Predictions, cells: Cells) -> pd.DataFrame
     (its probability).
     """
     n = cells.n_reference
-    part = np.repeat(["train", "query"], [n, cells.n_query]).astype(object)
+    part = np.repeat([TRAIN, QUERY], [n, cells.n_query]).astype(object)
     part[[row for row in result.left_out if row < n]] = "left out"
-    part[found.held_out] = "heldout"
+    part[found.held_out] = HELD_OUT
     classes = np.array(cells.classes, dtype=object)
     truth = np.array([*cells.truth_classes, None], dtype=object)  # the last for codes of -1
     called = np.concatenate([found.probabilities.argmax(axis=1), found.query_label])
@@ -69,13 +63,10 @@ def confusion_frame(found: Iterable[Result], part: str) -> pd.DataFrame:
         ``heldout``, ``train`` or ``query``; then the rows go on with labels that the reference lacks.
     """
     tables = [
-        pd.DataFrame(one.confusion[part], one.truth_classes if part == "query" else one.classes, one.classes)
+        pd.DataFrame(one.confusion[part], one.truth_classes if part == QUERY else one.classes, one.classes)
         for one in found
     ]
     return pd.concat(tables).groupby(level=0, sort=False).sum()
-
-
-MEASURES = ("recall", "precision", "f1", "support")  # of a class
 
 
 def trial_frame(plan: Plan, results: Mapping[str, Result]) -> pd.DataFrame:
@@ -113,8 +104,8 @@ def recall_frame(plan: Plan, results: Mapping[str, Result]) -> pd.DataFrame:
             continue
         for part in result.confusion:
             where = _where(plan, planned.key) | {"part": part}
-            for name in result.truth_classes if part == "query" else result.classes:
-                found = {one: result.metrics.get(f"{part}/{one}/{name}", math.nan) for one in MEASURES}
+            for name in result.truth_classes if part == QUERY else result.classes:
+                found = {one: result.metrics.get(metric(part, one, name), math.nan) for one in MEASURES}
                 rows.append({**where, "class_name": name, **found})
     return pd.DataFrame(rows)
 
@@ -139,12 +130,12 @@ def count_frame(plan: Plan, results: Mapping[str, Result], outcomes: Iterable[st
             continue
         where = _where(plan, planned.key)
         for outcome in outcomes:
-            part, metric = outcome.split("/")
+            part, measured = outcome.split("/")
             if part not in result.confusion:
                 continue
             matrix = np.asarray(result.confusion[part])
             correct = np.diag(matrix)
-            axis = 1 if metric == "recall" else 0
+            axis = 1 if measured == RECALL else 0
             total = matrix.sum(axis=axis)[: len(correct)]
             line = {**where, "outcome": outcome}
             rows += [
@@ -154,7 +145,7 @@ def count_frame(plan: Plan, results: Mapping[str, Result], outcomes: Iterable[st
             defined = total > 0
             macro = float(np.mean(correct[defined] / total[defined])) * matrix.sum()
             rows.append({**line, "class_name": MACRO, "correct": macro, "total": float(matrix.sum())})
-            if metric == "recall":
+            if measured == RECALL:
                 rows.append(
                     {**line, "class_name": OVERALL, "correct": float(correct.sum()), "total": float(matrix.sum())}
                 )

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from study import files
+from study.training import Hardware
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,8 @@ class Timing:
 
     Attributes
     ----------
+    hardware
+        What it ran on. On disk its fields lie beside the others.
     cells, genes, classes
         Size of its condition: reference and query together.
     network
@@ -45,10 +47,7 @@ class Timing:
 
     key: str
     kind: str
-    engine: str
-    accelerator: str
-    threads: int
-    resident: bool
+    hardware: Hardware
     cells: int
     genes: int
     classes: int
@@ -124,6 +123,7 @@ def worker_name() -> str:
 def write_timing(directory: Path, timing: Timing) -> None:
     """Write the record of a stage, with its checksum."""
     values = asdict(timing)
+    values |= values.pop("hardware")
     body = {"sha256": files.sha256(json.dumps(values, sort_keys=True).encode()), "timing": values}
     files.write(directory / "stages" / timing.key / "timing.json", json.dumps(body, sort_keys=True).encode())
 
@@ -136,22 +136,15 @@ def read_timings(directory: Path) -> list[Timing]:
             body = json.loads(path.read_bytes())
             if body["sha256"] != files.sha256(json.dumps(body["timing"], sort_keys=True).encode()):
                 raise ValueError("wrong checksum")
-            pairs = tuple((int(epoch), float(seconds)) for epoch, seconds in body["timing"]["reached"])
-            found.append(Timing(**{**body["timing"], "network": tuple(body["timing"]["network"]), "reached": pairs}))
+            found.append(_timing(body["timing"]))
         except (ValueError, KeyError, TypeError) as error:
             log.warning("%s is damaged (%s): its timing is not used", path, error)
     return sorted(found, key=lambda one: one.started)
 
 
-def overhead(timings: Sequence[Timing]) -> float:
-    """Return the seconds of workers per trial that are neither training nor evaluation.
-
-    That is what a stage spends on setting up and writing, and what a worker waits between two stages.
-    """
-    spent = sum(one.seconds - one.training - one.evaluation for one in timings)
-    by_worker = defaultdict[str, list[Timing]](list)
-    for one in timings:
-        by_worker[one.worker].append(one)
-    for mine in by_worker.values():
-        spent += sum(after.started - before.ended for before, after in itertools.pairwise(mine))
-    return spent / max(1, sum(one.trials for one in timings))
+def _timing(values: dict[str, Any]) -> Timing:
+    """Make a record from what JSON holds of it."""
+    hardware = Hardware(**{one.name: values.pop(one.name) for one in fields(Hardware)})
+    network = tuple(values.pop("network"))
+    reached = tuple((int(epoch), float(seconds)) for epoch, seconds in values.pop("reached"))
+    return Timing(**values, hardware=hardware, network=network, reached=reached)

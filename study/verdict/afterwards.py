@@ -10,7 +10,7 @@ import pandas as pd
 
 from study.config import Level
 from study.plan import Condition, Plan
-from study.trials import Result
+from study.trials import ECE, HELD_OUT, MACRO_RECALL, TRAIN, Result, metric, reestimated
 from study.verdict.words import condition_label, word
 
 MOST_SCHEDULES = 100
@@ -59,11 +59,11 @@ def mechanism_frame(plan: Plan, results: Mapping[str, Result]) -> pd.DataFrame:
         row: dict[str, Any] = {"condition": condition_label(condition), "trials": len(found)}
         row["unlabelled share of training cells"] = _mean(one.probes.get("unlabelled_share") for one in found)
         row["distance of the query"] = _mean(one.probes.get("latent_distance") for one in found)
-        for part, label in (("heldout", "held-out"), ("train", "training")):
-            name, metric = f"reestimated_{part}_macro_recall", f"{part}/macro_recall"
-            gaps = [100 * (one.probes[name] - one.metrics[metric]) for one in found if name in one.probes]
+        for part, label in ((HELD_OUT, "held-out"), (TRAIN, "training")):
+            again, first = reestimated(part, MACRO_RECALL), metric(part, MACRO_RECALL)
+            gaps = [100 * (one.probes[again] - one.metrics[first]) for one in found if again in one.probes]
             row[f"BatchNorm from the reference alone: {label} points"] = _mean(gaps)
-        row["calibration error (ECE)"] = _mean(one.metrics.get("heldout/ece") for one in found)
+        row["calibration error (ECE)"] = _mean(one.metrics.get(metric(HELD_OUT, ECE)) for one in found)
         rows.append(row)
     return pd.DataFrame(rows).dropna(axis="columns", how="all")
 

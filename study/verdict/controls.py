@@ -17,9 +17,9 @@ from scipy import stats
 from study.cells import Cells
 from study.config import Settings
 from study.plan import Plan, PlannedTrial
-from study.trials import Predictions, Result
+from study.trials import HELD_OUT, MACRO_RECALL, Predictions, Result, metric
 
-METRIC = "heldout/macro_recall"
+METRIC = metric(HELD_OUT, MACRO_RECALL)
 PASS, FAIL, FINISHED, NOT_RUN, CANNOT = "pass", "fail", "finished", "not run", "cannot hold"
 # How far reference predictions may drift under surgery where a normalisation leaks (MLP classifier and BatchNorm).
 DRIFT = 0.01

@@ -9,9 +9,9 @@ import pandas as pd
 
 from study.config import DataConfig, QuerySpec
 from study.plan import Plan
-from study.trials import Result
+from study.trials import HELD_OUT, MACRO_RECALL, RECALL, TRAIN, Result, metric
 
-METRICS = ("heldout/macro_recall", "heldout/recall", "train/macro_recall", "train/recall")
+METRICS = tuple(metric(part, measured) for part in (HELD_OUT, TRAIN) for measured in (MACRO_RECALL, RECALL))
 AS_THEY_ARE = "as they are"
 
 
@@ -44,13 +44,13 @@ def matched_spread(data: DataConfig, plan: Plan, results: Mapping[str, Result]) 
     means = _means(plan, results)
     for way in dict.fromkeys(way for ways in families.values() for way in ways):
         pairs = [(name, ways[way]) for name, ways in families.items() if way in ways]
-        for metric, table in means.items():
+        for measured, table in means.items():
             found = [pair for pair in pairs if set(pair) <= set(table.columns)]
             whole = table[[name for pair in found for name in pair]].dropna()
             if len(found) > 1 and len(whole) > 1:
                 for label, at in ((f"{AS_THEY_ARE} (those matched in {way})", 0), (f"matched in {way}", 1)):
                     between, chance = _between(whole[[pair[at] for pair in found]].to_numpy())
-                    rows.append((metric, label, len(found), len(whole), between, chance))
+                    rows.append((measured, label, len(found), len(whole), between, chance))
     return pd.DataFrame(rows, columns=["metric", "queries", "compared", "replicates", "sd", "chance"])
 
 

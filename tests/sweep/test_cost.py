@@ -15,6 +15,7 @@ from study.config.composition import compose
 from study.config.study import StudyConfig
 from study.plan.tree import Plan, plan_study
 from study.sweep.cost import AROUND_A_RUN, Rates, _some, fit_rates, predict_cost
+from study.training.hardware import Hardware
 from study.trials.timing import Timing, write_timing
 from tests.plan.test_tree import pbmc, study_of
 from tests.trials.test_timing import record
@@ -75,30 +76,30 @@ def test_a_prediction_by_hand(tmp_path: Path) -> None:
     steps = Rates({"pretraining": (0, 1.0), "fine-tuning": (0, 1.0)}, (0, 0), (0, 0))
     for one in taken(made, steps):
         write_timing(config.directory, one)
-    found = predict_cost(config, made, pbmc(), made.stages)
+    found = predict_cost(config.directory, config.resources, made, pbmc(), made.stages)
     assert found is not None
     assert found.source == "stages of this study"
     assert (found.shared, found.separate) == (pytest.approx(made.steps_shared), pytest.approx(made.steps_separate))
     assert found.seconds == pytest.approx(made.steps_shared + AROUND_A_RUN)
-    rest = predict_cost(config, made, pbmc(), made.stages[-1:])
+    rest = predict_cost(config.directory, config.resources, made, pbmc(), made.stages[-1:])
     assert rest is not None
     assert rest.seconds == pytest.approx(made.stages[-1].length + AROUND_A_RUN), "only what is missing"
 
 
 def test_records_of_other_studies_count_if_they_are_alike(tmp_path: Path) -> None:
     config, made = small(tmp_path)
-    assert predict_cost(config, made, pbmc(), made.stages) is None, "nothing tells"
+    assert predict_cost(config.directory, config.resources, made, pbmc(), made.stages) is None, "nothing tells"
     for name, changes in {
         "older": {},
         "newer": {"ended": 500.0},
-        "other engine": {"engine": "fast", "ended": 900.0},
-        "more threads": {"threads": 8, "ended": 900.0},
+        "other engine": {"hardware": Hardware(engine="fast"), "ended": 900.0},
+        "more threads": {"hardware": Hardware(threads=8), "ended": 900.0},
         "wider": {"network": (1, 512, 128), "ended": 900.0},
         "more genes": {"genes": 5000, "ended": 900.0},
     }.items():
         for one in taken(made, RATES, **changes):
             write_timing(config.root / name, one)
-    found = predict_cost(config, made, pbmc(), made.stages)
+    found = predict_cost(config.directory, config.resources, made, pbmc(), made.stages)
     assert found is not None
     assert found.source == "stages of study 'newer'"
 
@@ -106,7 +107,7 @@ def test_records_of_other_studies_count_if_they_are_alike(tmp_path: Path) -> Non
 @pytest.mark.parametrize("overrides", [(), ("scanvi.protocol=surgery", "scanvi.surgery_epochs=2")])
 def test_calibrating_trains_a_few_steps_and_leaves_nothing(tmp_path: Path, overrides: tuple[str, ...]) -> None:
     config, made = small(tmp_path, *overrides, replicates=1)
-    found = predict_cost(config, made, pbmc(), made.stages, calibrating=True)
+    found = predict_cost(config.directory, config.resources, made, pbmc(), made.stages, calibrating=True)
     assert found is not None
     assert 0 < found.shared < found.separate
     assert found.seconds > 0

@@ -1,5 +1,6 @@
-"""What is trained again and what is not: the account of stages, without a cluster."""
+"""What is handed out, what is trained again and what is not: the parts that Tune drives, without a cluster."""
 
+import heapq
 import pickle
 import subprocess
 import sys
@@ -7,10 +8,12 @@ import traceback
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import ray
 
-from study.plan.tree import Stage
+from study.plan.order import simulate_schedule
+from study.plan.stages import Stage
 from study.sweep.ledger import Tree
 from study.sweep.tune import ATTEMPTS, _aside, _Failed, _Listener, _Searcher
 from tests.plan.test_tree import planned
@@ -93,3 +96,24 @@ def test_what_goes_wrong_aside_is_raised_once_everything_was_done() -> None:
         for stage in stages:
             later(stage)
     assert done == list(stages)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 7])
+def test_the_sweep_hands_out_stages_as_simulated(workers: int, tmp_path: Path) -> None:
+    """The searcher and listener that Tune drives, over a real plan, with a clock of our own."""
+    stages = planned().stages
+    seconds = {one.key: float(s) for one, s in zip(stages, np.random.default_rng(0).uniform(1, 9, 60), strict=True)}
+    searcher = _Searcher(Tree(stages[::-1]), lambda tree: None)
+    listener = _Listener(searcher, lambda stage: None, tmp_path, None)
+    running: list[tuple[float, str]] = []
+    handed_out: list[str] = []
+    now = 0.0
+    while not searcher.tree.over:
+        while len(running) < workers and isinstance(found := searcher.suggest(f"{len(handed_out)}"), dict):
+            heapq.heappush(running, (now + seconds[found["stage"]], f"{len(handed_out)}"))
+            handed_out.append(found["stage"])
+        now, trial = heapq.heappop(running)
+        listener.on_trial_complete(0, [], SimpleNamespace(trial_id=trial))
+    foreseen = simulate_schedule(stages[::-1], seconds, workers)
+    assert tuple(handed_out) == foreseen.order
+    assert now == pytest.approx(foreseen.makespan)

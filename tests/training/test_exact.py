@@ -11,7 +11,6 @@ import torch
 from lightning.pytorch import Callback
 from scvi.dataloaders import DataSplitter, SemiSupervisedDataSplitter
 from scvi.model import SCANVI, SCVI
-from scvi.train._callbacks import SubSampleLabels
 
 from study.config.composition import compose
 from study.config.study import StudyConfig
@@ -21,6 +20,7 @@ from study.training.batches import Batch, LabelledSplitter, Splitter, check_fits
 from study.training.exact import lean_likelihoods
 from study.training.hardware import Hardware
 from study.training.models import State, build_scvi, finetune, joint_anndata, pretrain, state_of
+from study.training.private import SubSampleLabels
 from study.training.snapshot import Snapshot
 from tests.training.test_models import TINY, pbmc
 

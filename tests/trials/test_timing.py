@@ -1,5 +1,6 @@
 """The record of what a stage took."""
 
+import json
 import logging
 import time
 from pathlib import Path
@@ -7,17 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from study.trials.timing import Stopwatch, Timing, overhead, read_timings, write_timing
+from study import files
+from study.training.hardware import Hardware
+from study.trials.timing import Stopwatch, Timing, read_timings, write_timing
 
 
 def record(key: str = "a", **changes: object) -> Timing:
     values: dict[str, object] = {
         "key": key,
         "kind": "fine-tuning",
-        "engine": "exact",
-        "accelerator": "cpu",
-        "threads": 1,
-        "resident": False,
+        "hardware": Hardware(),
         "cells": 700,
         "genes": 765,
         "classes": 9,
@@ -51,11 +51,44 @@ def test_what_is_written_is_read_and_what_is_damaged_left_out(tmp_path: Path, ca
     assert "damaged" in caplog.text
 
 
-def test_overhead_is_all_but_training_and_evaluation_and_the_gaps_of_each_worker() -> None:
-    first = record("a", started=0.0, ended=3.7)
-    second = record("b", started=4.0, ended=7.7)
-    other = record("c", started=50.0, ended=53.7, worker="here:2")
-    assert overhead([first, second, other]) == pytest.approx((3 * 0.2 + 0.3) / 6)
+# A record as studies hold it since there are any.
+OLD = {
+    "accelerator": "cuda",
+    "cells": 700,
+    "classes": 9,
+    "ended": 103.7,
+    "engine": "fast",
+    "epochs": 30,
+    "evaluation": 0.5,
+    "genes": 765,
+    "key": "old",
+    "kind": "fine-tuning",
+    "network": [1, 128, 128],
+    "reached": [[15, 1.5], [30, 3.0]],
+    "resident": True,
+    "seconds": 3.7,
+    "setup": 0.1,
+    "started": 100.0,
+    "steps": 150,
+    "steps_per_epoch": 5,
+    "threads": 4,
+    "training": 3.0,
+    "trials": 2,
+    "worker": "here:1",
+    "writing": 0.1,
+}
+
+
+def test_an_old_record_is_read_and_new_ones_are_written_alike(tmp_path: Path) -> None:
+    checksum = files.sha256(json.dumps(OLD, sort_keys=True).encode())
+    path = tmp_path / "stages" / "old" / "timing.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"sha256": checksum, "timing": OLD}, sort_keys=True))
+    before = path.read_bytes()
+    (found,) = read_timings(tmp_path)
+    assert found == record("old", hardware=Hardware("cuda", 4, "fast", True))
+    write_timing(tmp_path, found)
+    assert path.read_bytes() == before
 
 
 def test_a_stopwatch_counts_each_moment_once_and_training_from_the_first_forward_on() -> None:
