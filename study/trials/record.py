@@ -7,7 +7,7 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,15 @@ def versions() -> dict[str, str]:
     # A container has no git.
     git = subprocess.run(command, capture_output=True, text=True, check=False) if shutil.which("git") else None
     revision = git.stdout.strip() if git and git.returncode == 0 else "none"
-    return {**{name: version(name) for name in PACKAGES}, "git": revision}
+    return {**{name: _version(name) for name in PACKAGES}, "git": revision}
+
+
+def _version(package: str) -> str:
+    """A stage needs neither Ray nor MLflow: a machine that only trains may lack them."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,263 @@
+"""What a GPU gives: stock scvi-tools, compiled, and this study's engines, with counts on the host or on the GPU.
+
+Needs torch and the project alone, no Ray and no MLflow, so that it also runs on a machine without network:
+`benchmarks/gpu_wheels.sh` collects what is missing there. Each section stands alone: one that fails is told and leaves
+the others their figures, which are written to a file as they come.
+
+    python benchmarks/gpu.py --out gpu.json        # a GPU; about five minutes
+    python benchmarks/gpu.py --quick --device cpu  # the same code, tiny, without one
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scvi
+import torch
+from anndata import AnnData
+from lightning.pytorch import Callback
+from scvi.model import SCANVI, SCVI
+from scvi.train._callbacks import SubSampleLabels
+
+from study.cells import prepare, query_names
+from study.cells.simulation import REFERENCE, simulate
+from study.config import compose
+from study.config.data import SimulateConfig
+from study.plan import plan_study
+from study.training.exact import equip, lean_likelihoods
+from study.training.hardware import Hardware
+from study.trials.perform import perform
+from study.trials.record import versions
+from study.trials.store import read_all
+
+BATCH = 128
+# Name, engine (None: scvi-tools' own), compiled, counts on the GPU.
+VARIANTS: dict[str, tuple[str | None, bool, bool]] = {
+    "stock": (None, False, False),
+    "compiled": (None, True, False),
+    "exact": ("exact", False, False),
+    "fast": ("fast", False, False),
+    "exact resident": ("exact", False, True),
+    "fast resident": ("fast", False, True),
+}
+Figures = dict[str, Any]
+
+
+class Clock(Callback):
+    """Wall seconds of each epoch; on a GPU its work is waited for."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Start."""
+        wait()
+        self.start = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Stop."""
+        wait()
+        self.seconds.append(time.perf_counter() - self.start)
+
+
+def wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def machine(device: str) -> Figures:
+    """The card and the versions."""
+    card = torch.cuda.get_device_name() if device == "cuda" else "no GPU"
+    return {"card": card, "cuda": torch.version.cuda, "numpy": np.__version__, **versions()}
+
+
+def small_study(device: str, quick: bool) -> Figures:
+    """Stages of the default study on the GPU, each with its recalls beside those of the CPU."""
+    config = compose(["space.replicates=1", *(["scvi.max_epochs=2", "scvi.n_hidden=16"] if quick else [])])
+    with tempfile.TemporaryDirectory() as folder:
+        cells = prepare(config.data, ["asis", "shallow"], Path(folder) / "counts")
+        plan = plan_study(config, cells, query_names(config.data))
+        root = next(stage for stage in plan.stages if stage.condition.query == "asis" and stage.condition.n_cells > 100)
+        stages = [root, *[stage for stage in plan.stages if stage.parent == root.key][: 1 if quick else 4]]
+        found: Figures = {}
+        kinds = {"cpu exact": Hardware(), "cpu fast": Hardware(engine="fast")}
+        if device == "cuda":
+            gpu = Hardware(accelerator="gpu", threads=4)
+            kinds |= {f"gpu {engine}": replace(gpu, engine=engine) for engine in ("exact", "fast")}
+            kinds |= {
+                f"gpu {engine} resident": replace(gpu, engine=engine, resident=True) for engine in ("exact", "fast")
+            }
+        for name, on in kinds.items():
+            directory, start = Path(folder) / name, time.perf_counter()
+            for stage in stages:
+                perform(stage, cells["asis"], directory, on)
+            results = read_all(directory, [key for stage in stages for key in stage.trials.values()])
+            found[name] = {
+                "seconds": time.perf_counter() - start,
+                "macro recall": [one.metrics["heldout/macro_recall"] for one in results.values()],
+                "train macro recall": [one.metrics["train/macro_recall"] for one in results.values()],
+                "loss": [one.curves["train_loss"][-1] for one in results.values()],
+                "recall": [
+                    {label: one.metrics.get(f"heldout/recall/{label}") for label in one.classes}
+                    for one in results.values()
+                ],
+            }
+        return found
+
+
+def cells_of(n: int, genes: int, labels: int) -> AnnData:
+    config = SimulateConfig.model_validate(
+        {
+            "genes": genes,
+            "classes": labels,
+            "reference_cells": n * 3 // 4,
+            "batches": 3,
+            "depth": 0.06 * genes,
+            "separation": 0.5,
+            "queries": {"query": {"cells": n // 4}},
+        }
+    )
+    made = simulate(config, 0)
+    made.X = made.X.astype(np.float32)
+    made.obs["label"] = np.where(made.obs["dataset"] == REFERENCE, made.obs["cell_type"], "Unknown")
+    return made
+
+
+def new_model(adata: AnnData, stage: str) -> SCVI | SCANVI:
+    SCVI.setup_anndata(adata, batch_key="batch")
+    scvi.settings.seed = 0
+    model = SCVI(adata)
+    if stage == "scvi":
+        return model
+    model.is_trained_ = True
+    return SCANVI.from_scvi_model(model, unlabeled_category="Unknown", labels_key="label", linear_classifier=True)
+
+
+def train(adata: AnnData, stage: str, variant: str, device: str, epochs: int) -> Figures:
+    """Train one variant; return steps and cells a second over the epochs but the first, and the peak of memory."""
+    engine, compiled, resident = VARIANTS[variant]
+    model, clock = new_model(adata, stage), Clock()
+    every, nothing = np.arange(adata.n_obs), np.array([], dtype=int)
+    split: Figures = {"external_indexing": [every, nothing, nothing]}
+    if engine is not None:
+        equip(model, engine)
+        split = {"rows": every, "device": device if resident else None}
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    with nullcontext() if engine is None else lean_likelihoods():
+        model.train(
+            max_epochs=epochs,
+            batch_size=BATCH,
+            accelerator="gpu" if device == "cuda" else "cpu",
+            devices=1,
+            enable_progress_bar=False,
+            datasplitter_kwargs=split,
+            plan_kwargs={"compile": True} if compiled else {},
+            callbacks=[SubSampleLabels(), clock] if stage == "scanvi" else [clock],
+            **({} if engine is None else {"logger": False}),
+        )
+    seconds = float(np.median(clock.seconds[1:]))
+    steps = -(-adata.n_obs // BATCH)
+    return {
+        "steps a second": steps / seconds,
+        "cells a second": adata.n_obs / seconds,
+        "first epoch": clock.seconds[0],
+        "peak MiB": torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else None,
+    }
+
+
+def rates(device: str, quick: bool, keep: Callable[[], None], found: Figures) -> None:
+    """Rates of both stages, by genes and labels; what is compiled only where it costs least of the time there is."""
+    n = 512 if quick else 64 * BATCH
+    for genes, labels in [(200, 3)] if quick else [(2000, 30), (2000, 3), (765, 30), (765, 3)]:
+        adata = cells_of(n, genes, labels)
+        for stage in ("scanvi", "scvi"):
+            for variant, (_, compiled, resident) in VARIANTS.items():
+                slow = compiled and (quick or (genes, labels) != (2000, 30))
+                if slow or (resident and device == "cpu"):
+                    continue
+                name = f"{stage} {genes} genes {labels} labels {variant}"
+                try:
+                    found[name] = train(adata, stage, variant, device, 3 if quick else 4)
+                except Exception:
+                    found[name] = {"failed": traceback.format_exc()[-2000:]}
+                print(name, found[name], flush=True)
+                keep()
+
+
+def busy(device: str, quick: bool) -> Figures:
+    """The share of an epoch's time in which the GPU computes, and how many kernels a step launches."""
+    if device != "cuda":
+        return {}
+    adata, found = cells_of(64 * BATCH, 2000, 30), {}
+    for variant in ("stock", "exact", "fast", "fast resident"):
+        activities = [torch.profiler.ProfilerActivity.CUDA]
+        with torch.profiler.profile(activities=activities) as profile:
+            start = time.perf_counter()
+            figures = train(adata, "scanvi", variant, device, 2)
+            seconds = time.perf_counter() - start
+        events = profile.key_averages()
+        computed = sum(event.self_device_time_total for event in events) / 1e6
+        launched = sum(event.count for event in events if event.self_device_time_total)
+        found[variant] = {
+            "share of training": computed / (2 * 64 / figures["steps a second"]),
+            "microseconds a step": 1e6 * computed / 128,
+            "kernels a step": launched / 128,
+            "seconds with profiler": seconds,
+        }
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print the figures as one JSON object at the end")
+    parser.add_argument("--out", type=Path, help="write the figures here as they come")
+    arguments = parser.parse_args()
+    device = arguments.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    warnings.simplefilter("ignore")
+    for chatty in ("lightning.pytorch", "lightning.fabric", "scvi"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    figures: Figures = {"rates": {}}
+
+    def keep() -> None:
+        if arguments.out:
+            arguments.out.write_text(json.dumps(figures, indent=1))
+
+    sections: dict[str, Callable[[], Figures | None]] = {
+        "machine": lambda: machine(device),
+        "small study": lambda: small_study(device, arguments.quick),
+        "rates": lambda: rates(device, arguments.quick, keep, figures["rates"]),
+        "busy": lambda: busy(device, arguments.quick),
+    }
+    for name, section in sections.items():
+        start = time.perf_counter()
+        try:
+            figures[name] = section() or figures.get(name)
+        except Exception:
+            figures[name] = {"failed": traceback.format_exc()[-4000:]}
+        if name != "rates":
+            print(name, json.dumps(figures[name], indent=1), flush=True)
+        print(f"{name}: {time.perf_counter() - start:.1f} s", flush=True)
+        keep()
+    if arguments.json:
+        print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
