@@ -164,12 +164,13 @@ def test_names_are_words_whatever_they_hold(browser: Browser, tmp_path: Path, wi
 
 
 def test_the_page_can_ask_for_nothing(browser: Browser, tmp_path: Path) -> None:
+    made = "document.body.appendChild(Object.assign(document.createElement('{}'), {}))"
     ways = {
         "connect-src": "fetch(there).catch(() => 0)",
-        "img-src": "document.body.append(Object.assign(document.createElement('img'), {src: there}))",
-        "script-src-elem": "document.body.append(Object.assign(document.createElement('script'), {src: there}))",
-        "frame-src": "document.body.append(Object.assign(document.createElement('iframe'), {src: there}))",
-        "form-action": "document.body.appendChild(Object.assign(document.createElement('form'), {action: there})).submit()",
+        "img-src": made.format("img", "{src: there}"),
+        "script-src-elem": made.format("script", "{src: there}"),
+        "frame-src": made.format("iframe", "{src: there}"),
+        "form-action": made.format("form", "{action: there}") + ".submit()",
     }
     with opened(browser, shown(tmp_path, scene(replicates=2))) as here:
         for rule, way in ways.items():
