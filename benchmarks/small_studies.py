@@ -8,6 +8,7 @@ from typing import Any
 from study.config.composition import compose, validate
 from study.config.values import dump
 from study.report.analysis import Analysis, analyse
+from study.report.finished import read_finished
 from study.studies.study import open_study
 from study.training.hardware import Hardware
 from study.trials.perform import perform
@@ -30,4 +31,4 @@ def train_and_judge(overrides: Sequence[str], factors: Mapping[str, Any], replic
     directory = study.config.directory
     for stage in study.plan.missing(set(), kept_states(directory, study.plan)):
         perform(stage, study.cells[stage.condition.query], directory, Hardware())
-    return analyse(study)
+    return analyse(study, read_finished(study))

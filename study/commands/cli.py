@@ -183,15 +183,17 @@ def status(overrides: Overrides = None, as_json: Json = False) -> None:
 @app.command(epilog=_examples("scanvi-study report", "scanvi-study report --json | jq .verdicts"))
 def report(overrides: Overrides = None, as_json: Json = False) -> None:
     """Attribute what is finished so far and write the report again."""
-    from study.report import report_of
+    from study.report import analyse, read_some, write_report
     from study.studies import nothing_left_if_refused, open_study
 
     config = compose(overrides or [])
     with nothing_left_if_refused(config):
-        analysis = report_of(open_study(config), _command(overrides))
+        study = open_study(config)
+        analysis = analyse(study, read_some(study))
+        page = write_report(study, analysis, _command(overrides))
     to = console(as_json)
-    show_analysis(to, analysis)
-    _print_json(as_json, analysis_facts(analysis))
+    show_analysis(to, analysis, page)
+    _print_json(as_json, analysis_facts(analysis, page))
 
 
 @app.command(epilog=_examples("scanvi-study export", "scanvi-study export --register"))

@@ -20,7 +20,7 @@ from study import files
 from study.config import StudyConfig, dump
 from study.errors import InputError, WritingError
 from study.plan import Stage
-from study.report import Analysis, analyse
+from study.report import Analysis, analyse, read_finished, write_report
 from study.studies import Study, follow_search, nothing_left_if_refused, open_study
 from study.sweep import Account, Tree, alone, cluster, kept_account, train_stages
 from study.tracking import Projection, uri_of
@@ -52,6 +52,8 @@ class Outcome:
 
     Attributes
     ----------
+    page
+        The report.
     behind
         Why MLflow does not show all of it; empty if it does.
     """
@@ -62,6 +64,7 @@ class Outcome:
     waiting: int
     seconds: float
     analysis: Analysis
+    page: Path
     behind: str
 
     @property
@@ -124,14 +127,17 @@ def _run(config: StudyConfig, show: Show, command: str) -> Outcome:
                 if missing:
                     projection.extend(study.plan)
             _fit(study, before, projection)
-            analysis = analyse(study, command)
-            projection.attach([config.directory / "config.yaml", analysis.report, *_tables(config)])
+            analysis = analyse(study, read_finished(study))
+            page = write_report(study, analysis, command)
+            projection.attach([config.directory / "config.yaml", page, *_tables(config)])
             done = len(analysis.results) + len(analysis.beside)
             keys = list(study.plan.all_by_key)
             tell(replace(account, done=done, failed=len(analysis.failures), total=len(keys), stages_running=0))
     waiting = len(keys) - done - len(analysis.failures)
     seconds = time.perf_counter() - start
-    return Outcome(len(before), done - len(before), analysis.failures, waiting, seconds, analysis, projection.behind)
+    return Outcome(
+        len(before), done - len(before), analysis.failures, waiting, seconds, analysis, page, projection.behind
+    )
 
 
 def _fit(study: Study, before: Mapping[str, Result], projection: Projection) -> None:

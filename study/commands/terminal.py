@@ -18,6 +18,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 if TYPE_CHECKING:  # a terminal only reads what these make; importing them takes seconds
+    from pathlib import Path
+
     from study.commands.pipeline import Outcome, Show
     from study.plan import Plan
     from study.report import Analysis
@@ -167,7 +169,7 @@ def show_outcome(to: Console, outcome: Outcome) -> None:
         to.print(f"{total} trials: {', '.join(parts)} ({timedelta(seconds=round(outcome.seconds))}).")
     for key, reason in list(outcome.failures.items())[:5]:
         to.print(f"[red]failed[/] {key[:12]}: {escape(reason)}")
-    show_analysis(to, outcome.analysis)
+    show_analysis(to, outcome.analysis, outcome.page)
     if outcome.behind:
         to.print(f"[yellow]MLflow is behind[/] ({escape(outcome.behind)}): it does not show all of this yet.")
         to.print("        The results are whole; scanvi-study sync, with the same overrides, brings it up.")
@@ -184,7 +186,7 @@ def show_status(to: Console, status: Status) -> None:
         to.print(line, markup=False)
 
 
-def show_analysis(to: Console, analysis: Analysis) -> None:
+def show_analysis(to: Console, analysis: Analysis, page: Path) -> None:
     """Print the verdict of each outcome, a line per class and one for the study, and where the report is."""
     for one in analysis.verdicts:
         left = _not_decomposed(one)
@@ -206,7 +208,7 @@ def show_analysis(to: Console, analysis: Analysis) -> None:
         for name, frame in analysis.search.frames().items():
             show_frame(to, name, frame)
         to.print(f"{analysis.search.sentence}\n", markup=False)
-    to.print(f"Report: {analysis.report}", markup=False, soft_wrap=True)
+    to.print(f"Report: {page}", markup=False, soft_wrap=True)
 
 
 def _not_decomposed(verdict: Verdict) -> dict[str, list[str]]:
@@ -218,13 +220,13 @@ def _not_decomposed(verdict: Verdict) -> dict[str, list[str]]:
     return reasons
 
 
-def analysis_facts(analysis: Analysis) -> dict[str, object]:
+def analysis_facts(analysis: Analysis, page: Path) -> dict[str, object]:
     """Return what `report --json` prints."""
     classes = [row for one in analysis.verdicts for row in one.to_frame().to_dict("records")]
     return {
         "trials": len(analysis.results),
         "failed": dict(analysis.failures),
-        "report": str(analysis.report),
+        "report": str(page),
         "verdicts": {one.outcome: one.sentence for one in analysis.verdicts},
         "classes": classes,
         **({"search": analysis.search.facts()} if analysis.search else {}),
@@ -240,7 +242,7 @@ def outcome_facts(outcome: Outcome) -> dict[str, object]:
         "waiting": outcome.waiting,
         "mlflow_behind": outcome.behind,
         "seconds": round(outcome.seconds, 1),
-        **analysis_facts(outcome.analysis),
+        **analysis_facts(outcome.analysis, outcome.page),
     }
 
 

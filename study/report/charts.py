@@ -91,9 +91,9 @@ def trial_map(plan: Plan, results: Mapping[str, Result], failures: Mapping[str, 
     return {"points": [point_label(point) for point in points], "status": list(status.values())}
 
 
-def data_chart(checks: DataReport | None) -> Json:
+def data_chart(checks: DataReport) -> Json:
     """Return the depth of reference and queries, and the make-up of what is labelled in percent, a row per class."""
-    if checks is None or checks.cells.empty:
+    if checks.cells.empty:
         return {"parts": [], "depth": {}, "labelled": [], "classes": [], "shares": []}
     parts = checks.cells["name"].tolist()
     depth = {

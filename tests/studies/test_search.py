@@ -11,15 +11,15 @@ import pytest
 from markupsafe import escape
 from scipy import stats
 
-from study.cells.check import check_data
 from study.cells.sources import query_names
 from study.config.study import StudyConfig
 from study.errors import InputError
 from study.plan.condition import Conditions
 from study.plan.factors import Levels
 from study.plan.trials import default_of, fresh_of, replicates_of, trials_of
-from study.report.analysis import explain, read_finished
-from study.report.page import render_search
+from study.report.analysis import analyse, explain
+from study.report.finished import Finished, read_finished
+from study.report.page import render_report
 from study.studies.candidates import AT_ONCE, Candidate, Group, mean_of_worst, replay
 from study.studies.choice import choose_found
 from study.studies.export import best_config
@@ -260,8 +260,8 @@ def test_what_is_not_shown_is_said_plainly(others: tuple[float, ...], said: str)
 
 def test_the_page_shows_candidates_and_confirmation_and_no_shares() -> None:
     config, found = config_of(), trained()
-    checks = check_data(config.data, ("asis", "shallow"))
-    page = render_search(config, found.plan, {}, found, pbmc(), checks, {}, "run 'name=<script>'")
+    study = Study(config, query_names(config.data), pbmc(), found.plan, found)
+    page = render_report(study, analyse(study, Finished({}, {}, {})), "run 'name=<script>'")
     assert page.count("<circle") == len(found.candidates)
     assert escape(found.sentence) in page
     assert escape(NOT_EXPLAINED) in page

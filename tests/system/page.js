@@ -10,6 +10,37 @@ function chartsOf() {
   }]));
 }
 
+// What the hovers over all charts say: over the first point of each trace, and of each row of a map.
+async function hovers() {
+  const said = [];
+  for (const box of Object.keys(charts).map($).filter(box => box && box.data)) {
+    for (const [curveNumber, trace] of box.data.entries()) {
+      const points = trace.type === "heatmap" ? trace.z.map((_, row) => [row, 0]) : trace.x.length ? [0] : [];
+      for (const pointNumber of points) {
+        Plotly.Fx.hover(box, [{curveNumber, pointNumber}], (trace.xaxis || "x") + (trace.yaxis || "y"));
+        await new Promise(next => setTimeout(next, 60));  // Plotly takes one hover in 50 ms
+        said.push(...[...box.querySelectorAll(".hovertext text")].map(text => text.textContent));
+      }
+    }
+  }
+  return said;
+}
+
+// Plotly reads %{...} in what is put into a template.
+function templates() {
+  const traces = Object.keys(charts).map($).flatMap(box => box && box.data || []);
+  return [...new Set(traces.flatMap(trace => [trace.texttemplate, trace.hovertemplate]).filter(one => one))];
+}
+
+// Which rule of the page's policy refuses what a function asks of an address; nothing if none does.
+function refused(ask) {
+  return new Promise(tell => {
+    addEventListener("securitypolicyviolation", said => tell(said.effectiveDirective), {once: true});
+    ask("http://127.0.0.1:9/");
+    setTimeout(() => tell(""), 2000);
+  });
+}
+
 // Controls in the order of the page; each remembers its place.
 function controlsOf() {
   const all = [...document.querySelectorAll("a[href], button, select, summary, [tabindex='0']")];

@@ -8,6 +8,8 @@ from study.config.composition import compose, validate
 from study.config.values import dump
 from study.errors import InputError
 from study.report.analysis import analyse
+from study.report.finished import read_finished
+from study.report.output import write_report
 from study.studies.export import write_choice
 from study.studies.study import open_study
 from study.training.hardware import Hardware
@@ -27,11 +29,11 @@ def test_a_random_design_is_trained_attributed_and_reported(tmp_path: Path) -> N
     assert len(study.plan.trials) == 24
     for stage in study.plan.stages:
         perform(stage, study.cells[stage.condition.query], study.config.directory, Hardware())
-    analysis = analyse(study)
+    analysis = analyse(study, read_finished(study))
     assert analysis.attribution is not None
     overall = analysis.attribution.of("heldout/recall", "(overall)")
     assert overall.method == "mixed model", overall.reason
-    assert analysis.report.stat().st_size > 10_000
+    assert write_report(study, analysis).stat().st_size > 10_000
     with pytest.raises(InputError, match="not tried in the same data conditions"):
         write_choice(study.config, study.plan, analysis.results)
     assert not (study.config.directory / "best.yaml").exists()
