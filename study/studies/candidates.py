@@ -18,10 +18,8 @@ import pandas as pd
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from study.config import FactorSpec, SearchSpace
-from study.config import Level
-from study.plan import Levels, parameters_of
-from study.plan import replicates_of
+from study.config import FactorSpec, Level, SearchSpace
+from study.plan import Levels, parameters_of, replicates_of
 
 # Asked for together, so that workers need not wait for one candidate to learn from the last.
 AT_ONCE = 4

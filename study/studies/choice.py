@@ -7,22 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from study import files
-from study.cells import Cells
+from study.config import Settings, StudyConfig
 from study.errors import InputError
-from study.config import Settings
-from study.config import StudyConfig
-from study.config import dump
 from study.plan import Plan, PlannedTrial
-from study.trials import Result
 from study.studies.search import METRIC, Search
+from study.trials import Result
 
 
 @dataclass(frozen=True)

@@ -5,27 +5,21 @@ Differences are paired by replicate; one smaller than its standard error is a ti
 
 from __future__ import annotations
 
-from study.studies.choice import Choice, choice_of
-
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import yaml
 
 from study import files
-from study.tracking import Projection
 from study.cells import Cells
-from study.errors import InputError
-from study.config import Settings
-from study.config import StudyConfig
-from study.config import dump
-from study.plan import Plan, PlannedTrial
-from study.trials import Result
+from study.config import Settings, StudyConfig, dump
+from study.plan import Plan
+from study.studies.choice import Choice, choice_of
 from study.studies.search import METRIC, Search
+from study.tracking import Projection
+from study.trials import Result
 
 
 def write_choice(
@@ -40,7 +34,9 @@ def write_choice(
     return choice, path
 
 
-def register_choice(config: StudyConfig, plan: Plan, cells: Mapping[str, Cells], choice: Choice) -> tuple[str, list[str]]:
+def register_choice(
+    config: StudyConfig, plan: Plan, cells: Mapping[str, Cells], choice: Choice
+) -> tuple[str, list[str]]:
     """Put the chosen settings into MLflow's model registry, with the models that `transfer` made with them.
 
     Parameters

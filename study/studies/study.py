@@ -7,16 +7,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from study.studies.search import begin_search, most_of_search
-from study.cells import Cells
-from study.errors import InputError
+from study.cells import Cells, prepare, query_names
 from study.config import StudyConfig
-from study.cells import query_names
-from study.plan import controls_of, trials_of
-from study.plan import Plan, plan_study
-from study.plan import Stratum, strata
-from study.studies.search import Search
-from study.cells import prepare
+from study.errors import InputError
+from study.plan import Plan, Stratum, controls_of, plan_study, strata, trials_of
+from study.studies.search import Search, begin_search, most_of_search
 
 
 @dataclass(frozen=True)

@@ -20,19 +20,11 @@ from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
 from study import files
-from study.training import State, finetune, predict_probabilities, pretrain, state_of
-from study.training import Hardware
-from study.training import Snapshot
-from study.training import check_extra
-from study.cells import Cells
+from study.cells import BUILT_IN, UNLABELLED, Cells, prepare, query_names
+from study.config import StudyConfig, dump
 from study.errors import InputError, nearest
-from study.config import StudyConfig
-from study.config import dump
-from study.cells import UNLABELLED
-from study.cells import query_names
-from study.cells import BUILT_IN
 from study.plan import Split
-from study.cells import prepare
+from study.training import Hardware, Snapshot, State, check_extra, finetune, predict_probabilities, pretrain, state_of
 
 
 def transfer_query(config: StudyConfig, name: str, cells: Cells, directory: Path, say: Callable[[str], None]) -> Path:

@@ -6,7 +6,6 @@ import pandas as pd
 from study.studies.choice import _decide, choose
 from study.studies.search import METRIC
 from study.trials.record import Result
-
 from tests.plan.test_tree import planned
 from tests.trials.test_store import some_result
 

@@ -25,7 +25,6 @@ from study.studies.choice import choose_found
 from study.studies.export import best_config
 from study.studies.search import NOT_EXPLAINED, Search, compare_settings, follow_search
 from study.studies.study import Study
-
 from tests.plan.test_tree import pbmc, study_of
 
 FACTORS = """
@@ -165,10 +164,7 @@ def test_seed_and_fold_belong_to_the_replicate_and_fresh_ones_are_fresh() -> Non
         replicate = one.replicate
         assert (replicate.seed, replicate.fold) == (replicate.index, replicate.index)
     assert {one.index for one in fresh_of(config.space)}.isdisjoint(one.index for one in replicates_of(config.space))
-    by_point = {
-        index: {one.point for one in found.plan.trials if one.replicate.index == index}
-        for index in range(6)
-    }
+    by_point = {index: {one.point for one in found.plan.trials if one.replicate.index == index} for index in range(6)}
     assert found.winner is not None
     assert by_point[3] == by_point[4] == by_point[5]
     chosen = {tuple(level for level in levels if level[0] != "query") for levels in by_point[3]}
