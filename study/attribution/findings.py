@@ -8,8 +8,8 @@ from typing import Literal
 import pandas as pd
 
 from study.attribution.effects import Kind
-from study.config import Level
-from study.plan import Factor, Role, Stratum
+from study.config import Level, Role
+from study.plan import Factor, Stratum
 
 Method = Literal["balanced", "mixed model", "none"]
 SIGNIFICANT = 0.05

@@ -13,7 +13,9 @@ from .settings import Settings as Settings
 from .space import Crossed as Crossed
 from .space import Domain as Domain
 from .space import FactorSpec as FactorSpec
+from .space import Role as Role
 from .space import SearchSpace as SearchSpace
+from .space import role_of as role_of
 from .study import Resources as Resources
 from .study import StudyConfig as StudyConfig
 from .values import Level as Level

@@ -30,29 +30,40 @@ class Domain(Model):
         ends = (self.low, self.high)
         if self.type == "randint" and not all(end.is_integer() and abs(end) <= WHOLE_LIMIT for end in ends):
             raise ValueError(f"a randint range goes from one integer to another, found {self.low:g} and {self.high:g}")
+        if self.type == "randint" and self.high - self.low < 2:
+            raise ValueError(
+                f"a randint range from {self.low:g} to {self.high:g} holds one value, for its upper end is not drawn; "
+                "a fixed value is no factor"
+            )
         return self
 
     def __str__(self) -> str:
         return f"{self.type} from {self.low:g} to {self.high:g}"
 
 
+Role = Literal["data", "parameter"]
+
+
+def role_of(name: str) -> Role:
+    """Return the role that follows from a factor's name: `query*` is data, the others are parameters."""
+    return "data" if name.startswith("query") else "parameter"
+
+
 class FactorSpec(Model):
-    """The levels of one factor (or the range a random design draws from) and its role."""
+    """The levels of one factor, or the range that a random design draws from."""
 
     levels: tuple[Level, ...] | Literal["all"] | None = Field(
         None, description="two values or more, the baseline first; 'all': every query (for `query` only)"
     )
     domain: Domain | None = Field(
-        None, description="a range instead of levels, in a random design or a search; its keys may stand beside `role`"
+        None, description="a range instead of levels, in a random design or a search; its keys may stand without it"
     )
-    role: Literal["data", "parameter"] | None = Field(None, description="follows from the name if absent")
 
     @model_validator(mode="before")
     @classmethod
     def _inline_domain(cls, value: Any) -> Any:
         if isinstance(value, Mapping) and "type" in value:
-            role = {"role": value["role"]} if "role" in value else {}
-            return {"domain": {k: v for k, v in value.items() if k != "role"}, **role}
+            return {"domain": value}
         return value
 
     @model_validator(mode="after")
@@ -95,6 +106,15 @@ class SearchSpace(Model):
     )
     controls: tuple[Control, ...] = Field((), description="trials beside the table, each with an expected outcome")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_roles(cls, value: Any) -> Any:
+        """Take factors as studies of version 0.1 wrote them, with the role that follows from the name."""
+        factors = value.get("factors") if isinstance(value, Mapping) else None
+        if not isinstance(factors, Mapping):
+            return value
+        return {**value, "factors": {name: _without_role(str(name), factor) for name, factor in factors.items()}}
+
     @property
     def n_folds(self) -> int:
         """In how many parts the reference is divided."""
@@ -109,6 +129,11 @@ class SearchSpace(Model):
             raise ValueError("'levels: all' means every query, so it belongs to the factor 'query' alone")
         if (self.design == "random") != (self.points is not None):
             raise ValueError("'points' (how many settings to draw) belongs to 'design: random', and only there")
+        if self.design != "search" and "scanvi.protocol" in self.factors:
+            raise ValueError(
+                "'scanvi.protocol' cannot be a factor: joint training and surgery are different trees of stages, so "
+                "chance enters at other places and one table cannot hold both. Run a study of each"
+            )
         if len(set(self.controls)) < len(self.controls):
             raise ValueError(f"controls {list(self.controls)} contain a duplicate; name each control once")
         return self
@@ -127,3 +152,12 @@ class SearchSpace(Model):
         if self.design == "search" and self.controls:
             raise ValueError("controls stand beside a table that is attributed, and a search has none: leave them out")
         return self
+
+
+def _without_role(name: str, factor: Any) -> Any:
+    role = factor.get("role") if isinstance(factor, Mapping) else None
+    if role not in (None, role_of(name)):
+        raise ValueError(
+            f"the role of a factor follows from its name: {name!r} is {role_of(name)}, found {role!r}. Leave 'role' out"
+        )
+    return {key: one for key, one in factor.items() if key != "role"} if isinstance(factor, Mapping) else factor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -84,6 +84,12 @@ class StudyConfig(Settings):
     resources: Resources = Field(description="what the study may use")
     tracking: Tracking = Field(description="where MLflow keeps runs")
 
+    @model_validator(mode="after")
+    def _outcomes_differ(self) -> Self:
+        if len(set(self.outcomes)) < len(self.outcomes):
+            raise ValueError(f"outcomes {list(self.outcomes)} contain a duplicate; name each outcome once")
+        return self
+
     @property
     def directory(self) -> Path:
         """The folder of this study, absolute: Ray changes directory, so no path may stay relative."""
@@ -100,10 +106,10 @@ class StudyConfig(Settings):
         values = self.model_dump(include=set(Settings.model_fields))
         for name, level in levels.items():
             *parents, leaf = name.split(".")
-            target = values
+            target: Any = values
             for parent in parents:
-                target = target.get(parent, {}) if isinstance(target.get(parent), dict) else {}
-            if leaf not in target and parents[-1:] != ["extra"]:
+                target = target.get(parent) if isinstance(target, dict) else None
+            if not isinstance(target, dict) or (leaf not in target and parents[-1:] != ["extra"]):
                 known = list(setting_names(values))
                 raise InputError(
                     f"space.factors: {name!r} is no setting that can vary.{nearest(name, known)} "

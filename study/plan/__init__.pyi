@@ -3,7 +3,6 @@ from .condition import Condition as Condition
 from .condition import Conditions as Conditions
 from .factors import Factor as Factor
 from .factors import Levels as Levels
-from .factors import Role as Role
 from .factors import Stratum as Stratum
 from .factors import factors_of as factors_of
 from .factors import parameters_of as parameters_of

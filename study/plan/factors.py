@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from study.config import Domain, Level, SearchSpace
+from study.config import Domain, Level, Role, SearchSpace, role_of
 from study.errors import InputError, nearest
 
-Role = Literal["data", "parameter"]
 Levels = tuple[tuple[str, Level], ...]  # of factors, by name
 
 
@@ -29,11 +27,6 @@ class Factor:
     levels: tuple[Level, ...]
     role: Role
     domain: Domain | None = None
-
-
-def role_of(name: str) -> Role:
-    """Return the role that follows from a factor's name: `query*` is data, the others are parameters."""
-    return "data" if name.startswith("query") else "parameter"
 
 
 def factors_of(space: SearchSpace, queries: Sequence[str]) -> tuple[Factor, ...]:
@@ -69,13 +62,13 @@ def factors_of(space: SearchSpace, queries: Sequence[str]) -> tuple[Factor, ...]
                     f"space.factors.query: needs at least 2 queries, the data has {list(levels)}. "
                     "Leave the factor out, or name more queries."
                 )
-        found.append(Factor(name, tuple(levels), spec.role or role_of(name), spec.domain))
+        found.append(Factor(name, tuple(levels), role_of(name), spec.domain))
     return tuple(found)
 
 
 def parameters_of(space: SearchSpace) -> tuple[str, ...]:
     """Return the names of the factors that are settings."""
-    return tuple(name for name, spec in space.factors.items() if (spec.role or role_of(name)) == "parameter")
+    return tuple(name for name in space.factors if role_of(name) == "parameter")
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from study.config import Crossed, Domain, Level, SearchSpace, Settings, StudyConfig
+from study.config import Crossed, Level, SearchSpace, Settings, StudyConfig
 from study.errors import InputError, nearest
-from study.plan.factors import Levels, factors_of, parameters_of
+from study.plan.factors import Factor, Levels, factors_of, parameters_of
 
 MOST_TRIALS = 100_000  # more of them are a slip of the keyboard, and planning would not end
 
@@ -67,7 +67,7 @@ def trials_of(config: StudyConfig, queries: Sequence[str]) -> tuple[Trial, ...]:
         _refuse_unsearchable(config)
         points = in_all_conditions(config, queries, default_of(config))
         return trials_at(config, queries, points, fresh_of(config.space))
-    return trials_at(config, queries, tuple(_points(config.space, queries)), replicates_of(config.space))
+    return trials_at(config, queries, _points(config.space, queries), replicates_of(config.space))
 
 
 def trials_at(
@@ -205,25 +205,44 @@ def _refuse_too_many(space: SearchSpace, queries: Sequence[str]) -> None:
         )
 
 
-def _points(space: SearchSpace, queries: Sequence[str]) -> Iterator[tuple[tuple[str, Level], ...]]:
-    """Yield the design points: all combinations, or random draws that every replicate shares."""
+def _points(space: SearchSpace, queries: Sequence[str]) -> tuple[Levels, ...]:
+    """Return the design points: all combinations, or random draws that every replicate shares."""
     factors = factors_of(space, queries)
     names = [factor.name for factor in factors]
-    if space.design == "factorial":
-        for combination in itertools.product(*(factor.levels for factor in factors)):
-            yield tuple(zip(names, combination, strict=True))
-        return
+    if space.design == "random":
+        return _drawn(factors, space.points or 0)
+    return tuple(tuple(zip(names, one, strict=True)) for one in itertools.product(*(one.levels for one in factors)))
+
+
+def _drawn(factors: Sequence[Factor], points: int) -> tuple[Levels, ...]:
+    """Draw different points; what comes a second time, as levels and integers do, is drawn again."""
+    most = math.prod(_size(factor) for factor in factors)
+    if points > most:
+        raise InputError(
+            f"space.points: {points} design points wanted, and the factors have {most:.0f} combinations. "
+            "Ask for fewer, widen a range, or say 'design: factorial', which takes them all."
+        )
     generator = np.random.default_rng(0)
-    for _ in range(space.points or 0):
-        drawn = []
-        for factor in factors:
-            levels, domain = factor.levels, factor.domain
-            level = _draw(domain, generator) if domain else levels[generator.integers(len(levels))]
-            drawn.append((factor.name, level))
-        yield tuple(drawn)
+    drawn: dict[tuple[tuple[type, Level], ...], Levels] = {}  # with the type, because 1 and True are one key
+    while len(drawn) < points:
+        levels = [_draw(factor, generator) for factor in factors]
+        point = tuple(zip((factor.name for factor in factors), levels, strict=True))
+        drawn.setdefault(tuple((type(level), level) for level in levels), point)
+    return tuple(drawn.values())
 
 
-def _draw(domain: Domain, generator: np.random.Generator) -> Level:
+def _size(factor: Factor) -> float:
+    """How many different values a factor has."""
+    if factor.domain is None:
+        return len(factor.levels)
+    return factor.domain.high - factor.domain.low if factor.domain.type == "randint" else math.inf
+
+
+def _draw(factor: Factor, generator: np.random.Generator) -> Level:
+    domain = factor.domain
+    if domain is None:
+        level: Level = factor.levels[generator.integers(len(factor.levels))]
+        return level
     if domain.type == "randint":
         return int(generator.integers(int(domain.low), int(domain.high)))
     if domain.type == "loguniform":

@@ -295,6 +295,9 @@ CASES = {
     "no name": Case("plan TOY name=", ("study name ''", "1 to 100 letters")),
     "a GPU without one": Case("plan TOY resources.gpus=1", ("resources", "accelerator=cpu", "gpus=1")),
     "an outcome that is none": Case("plan TOY 'outcomes=[heldout/recal]'", ("outcomes.0", "'heldout/recall'")),
+    "an outcome twice": Case(
+        "plan TOY 'outcomes=[heldout/recall,heldout/recall]'", ("outcomes", "duplicate", "name each outcome once")
+    ),
     "no outcome": Case("plan TOY 'outcomes=[]'", ("outcomes", "at least 1 item")),
     "too deep to count": Case(
         "plan data=simulated space=tiny data.simulate.depth=1e12", ("data.simulate", "depth", "at most 1e+07")
@@ -314,6 +317,26 @@ CASES = {
         "plan TOY",
         ("'scvi.n_laten'", "Did you mean 'scvi.n_latent'"),
         space(factors="{scvi.n_laten: {levels: [5, 6]}}"),
+    ),
+    "a range of what is no setting": Case(
+        "plan TOY",
+        ("'scvi.typo.extra.x' is no setting that can vary", "Settings are: "),
+        space(design="random", points="5", factors="{scvi.typo.extra.x: {type: uniform, low: 0, high: 1}}"),
+    ),
+    "a range inside an argument of scvi-tools": Case(
+        "plan TOY",
+        ("'scvi.extra.prior.x' is no setting that can vary",),
+        space(factors="{scvi.extra.prior.x: {levels: [1, 2]}}"),
+    ),
+    "a role that the name does not have": Case(
+        "plan TOY",
+        ("space", "role", "'query' is data, found 'parameter'", "Leave 'role' out"),
+        space(factors="{query: {levels: [q1, q2], role: parameter}}"),
+    ),
+    "two protocols in one table": Case(
+        "plan TOY",
+        ("'scanvi.protocol' cannot be a factor", "Run a study of each"),
+        space(factors="{scanvi.protocol: {levels: [joint, surgery]}}"),
     ),
     "a level that does not fit": Case(
         "plan TOY",
@@ -339,6 +362,20 @@ CASES = {
         "plan TOY",
         ("randint", "integer", "0.2"),
         space(design="random", points="5", factors="{scvi.n_latent: {type: randint, low: 0.2, high: 0.9}}"),
+    ),
+    "a range of one integer": Case(
+        "plan TOY",
+        ("space.factors.scvi.n_latent", "randint range from 1 to 2 holds one value", "no factor"),
+        space(design="random", points="5", factors="{scvi.n_latent: {type: randint, low: 1, high: 2}}"),
+    ),
+    "more points than there are": Case(
+        "plan TOY",
+        ("space.points: 9", "8 combinations", "design: factorial"),
+        space(
+            design="random",
+            points="9",
+            factors="{scvi.n_latent: {type: randint, low: 5, high: 9}, scvi.norm: {levels: [batch, layer]}}",
+        ),
     ),
     "too many points": Case(
         "plan TOY",

@@ -53,6 +53,22 @@ def test_the_default_study_by_hand() -> None:
     assert made.epochs_shared == 12 * 40 + 48 * 30
 
 
+def test_the_role_that_studies_of_before_wrote_is_read_and_changes_no_stratum() -> None:
+    config = study_of("{query: {levels: [asis, shallow], role: data}, scvi.n_latent: {levels: [5, 6], role: null}}")
+    factors = factors_of(config.space, ("asis", "shallow"))
+    assert [(factor.name, factor.role) for factor in factors] == [("query", "data"), ("scvi.n_latent", "parameter")]
+    assert "role" not in str(dump(config))
+
+
+def test_points_of_a_random_design_differ() -> None:
+    """Integers and levels come again and again: what comes twice is drawn again, and what differs stays as it was."""
+    factors = "{scanvi.max_epochs: {type: randint, low: 1, high: 4}, query: {levels: [asis, shallow, none]}}"
+    every = [trial.point for trial in planned(factors, design="random", points=9, replicates=1).trials]
+    assert len(set(every)) == 9, "all combinations there are"
+    some = [trial.point for trial in planned(factors, design="random", points=4, replicates=1).trials]
+    assert every[:4] == some
+
+
 def test_a_key_depends_on_what_can_change_the_result_and_on_nothing_else() -> None:
     small = "{scanvi.max_epochs: {levels: [1, 2]}}"
     base = keys(planned(small))
