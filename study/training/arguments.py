@@ -1,14 +1,13 @@
-"""Settings as the arguments of scvi-tools' models, and a check of those that are passed on unseen."""
+"""Settings as the arguments of scvi-tools' models, and a check of those that are passed on unseen.
+
+Plain values, made without scvi-tools: training passes them on, and the exported script has them written out.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-import torch
-from scvi.model import SCANVI, SCVI
-from scvi.module import SCANVAE, VAE
 
 from study.config import ScanviSettings, ScviSettings, Settings
 from study.errors import InputError, nearest
@@ -18,6 +17,10 @@ NORMS = {"batch": ("both", "none"), "layer": ("none", "both"), "none": ("none", 
 
 def check_extra(settings: Settings) -> None:
     """Raise `InputError` for `extra` arguments that scvi-tools does not know, or would silently ignore."""
+    # Imported here, because scvi-tools takes seconds and most plans need nothing of it.
+    from scvi.model import SCANVI, SCVI
+    from scvi.module import SCANVAE, VAE
+
     _check_extra("scvi", settings.scvi.extra, (SCVI.__init__, VAE.__init__), scvi_arguments(settings.scvi, extra=False))
     taken = {**scvi_arguments(settings.scvi), **scanvi_arguments(settings.scanvi, extra=False)}
     _check_extra("scanvi", settings.scanvi.extra, (SCANVI.__init__, SCANVAE.__init__, VAE.__init__), taken)
@@ -39,17 +42,6 @@ def _check_extra(
     resolve(extra)
 
 
-def resolve(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn the name of an activation into the function."""
-    resolved = dict(extra)
-    name = resolved.get("var_activation")
-    if isinstance(name, str):
-        if not callable(getattr(torch.nn.functional, name, None)):
-            raise InputError(f"extra.var_activation: torch.nn.functional has no {name!r}; for example 'softplus'.")
-        resolved["var_activation"] = getattr(torch.nn.functional, name)
-    return resolved
-
-
 def scvi_arguments(settings: ScviSettings, extra: bool = True) -> dict[str, Any]:
     """Return the arguments of `scvi.model.SCVI` and of all networks; without `extra`, those that have a setting."""
     batch_norm, layer_norm = NORMS[settings.norm]
@@ -62,10 +54,23 @@ def scvi_arguments(settings: ScviSettings, extra: bool = True) -> dict[str, Any]
         "dispersion": settings.dispersion,
         "use_batch_norm": batch_norm,
         "use_layer_norm": layer_norm,
-        **(resolve(settings.extra) if extra else {}),
+        **(settings.extra if extra else {}),
     }
 
 
 def scanvi_arguments(settings: ScanviSettings, extra: bool = True) -> dict[str, Any]:
     """Return the arguments that scANVI has beyond those; without `extra`, those that have a setting."""
-    return {"linear_classifier": settings.linear_classifier, **(resolve(settings.extra) if extra else {})}
+    return {"linear_classifier": settings.linear_classifier, **(settings.extra if extra else {})}
+
+
+def resolve(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn the name of an activation into the function, as models take it."""
+    resolved = dict(arguments)
+    name = resolved.get("var_activation")
+    if isinstance(name, str):
+        import torch
+
+        if not callable(getattr(torch.nn.functional, name, None)):
+            raise InputError(f"extra.var_activation: torch.nn.functional has no {name!r}; for example 'softplus'.")
+        resolved["var_activation"] = getattr(torch.nn.functional, name)
+    return resolved

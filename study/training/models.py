@@ -23,7 +23,7 @@ from scvi.model import SCANVI, SCVI
 from study.cells import UNLABELLED, Cells
 from study.config import ScviSettings, Settings
 from study.plan import Indices, Split, query_rows
-from study.training.arguments import scanvi_arguments, scvi_arguments
+from study.training.arguments import resolve, scanvi_arguments, scvi_arguments
 from study.training.exact import equip, lean_likelihoods
 from study.training.hardware import Hardware
 from study.training.private import SubSampleLabels
@@ -86,7 +86,7 @@ def finetune(
         pretrained,
         unlabeled_category=UNLABELLED,
         labels_key="label",
-        **scanvi_arguments(settings.scanvi),
+        **resolve(scanvi_arguments(settings.scanvi)),
     )
     assert model.n_labels == len(cells.classes), "a class without a training cell, or a phantom class"
     watch = Watch(model, epochs, read, classes=cells.classes)
@@ -118,7 +118,7 @@ def operate(
     """
     reference = joint_anndata(cells.first(0), parts)
     SCANVI.setup_anndata(reference, batch_key="batch", labels_key="label", unlabeled_category=UNLABELLED)
-    trained = SCANVI(reference, **scvi_arguments(settings.scvi), **scanvi_arguments(settings.scanvi))
+    trained = SCANVI(reference, **resolve({**scvi_arguments(settings.scvi), **scanvi_arguments(settings.scanvi)}))
     trained.module.load_state_dict(scanvi_state)
     trained.is_trained_ = True
     _prepare(seed, on)  # only now, as in `finetune`
@@ -149,7 +149,7 @@ def joint_anndata(cells: Cells, parts: Split) -> AnnData:
 def build_scvi(adata: AnnData, settings: ScviSettings) -> SCVI:
     """Return a new scVI model for cells made by `joint_anndata`."""
     SCVI.setup_anndata(adata, batch_key="batch")
-    return SCVI(adata, **scvi_arguments(settings))
+    return SCVI(adata, **resolve(scvi_arguments(settings)))
 
 
 def predict_probabilities(
