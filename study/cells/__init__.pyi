@@ -2,6 +2,6 @@ from .check import DataReport as DataReport
 from .check import check_data as check_data
 from .prepared import UNLABELLED as UNLABELLED
 from .prepared import Cells as Cells
-from .sources import BUILT_IN as BUILT_IN
+from .sources import own_queries as own_queries
 from .sources import query_names as query_names
 from .twins import prepare as prepare

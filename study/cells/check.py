@@ -13,7 +13,7 @@ import pandas as pd
 
 from study.cells.alignment import Source, read_source
 from study.cells.chunks import Rows
-from study.cells.sources import BUILT_IN, query_names
+from study.cells.sources import BUILT_IN, own_queries
 from study.cells.twins import Twin, make_queries
 from study.config import DataConfig
 from study.errors import InputError, few, nearest
@@ -106,12 +106,13 @@ def check_data(data: DataConfig, names: Sequence[str] = (), folds: int = 2) -> D
         Number of parts of the reference that are held out in turn; a class with fewer cells is warned of.
     """
     try:
-        known = query_names(data)
+        own = own_queries(data)
         source, findings = read_source(data)
     except InputError as error:
         return _report([str(error)], [], None, {})
     problems, warnings = findings.problems, findings.warnings
-    wanted = list(names or known[: -len(BUILT_IN)])
+    known = (*own, *BUILT_IN)
+    wanted = list(names or own)
     for name in [name for name in wanted if name not in known]:
         problems.append(f"query={name}: no such query.{nearest(name, known)} There are: {few(known)}.")
         wanted.remove(name)

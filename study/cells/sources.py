@@ -36,7 +36,12 @@ class Findings:
 
 
 def query_names(config: DataConfig) -> tuple[str, ...]:
-    """Return the queries that a study of this data can name: its own in order, then `self` and `none`.
+    """Return the queries that a study of this data can name: its own in order, then `self` and `none`."""
+    return own_queries(config) + BUILT_IN
+
+
+def own_queries(config: DataConfig) -> tuple[str, ...]:
+    """Return the queries that the data has, in order: as configured, or one for each dataset.
 
     Raises
     ------
@@ -50,7 +55,7 @@ def query_names(config: DataConfig) -> tuple[str, ...]:
                 f"data: a query is named {name!r}, which has a meaning of its own here. "
                 f"Name it otherwise, as in 'data.queries={{other: {{of: {name}}}}}'."
             )
-    return names + BUILT_IN
+    return names
 
 
 def datasets(config: DataConfig) -> tuple[str, ...]:

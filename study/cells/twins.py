@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from study.cells.prepared import SCHEMA, Cells, load_cells, save_cells
 from study.cells.sources import Findings, content_of, query_names
 from study.config import DataConfig, QuerySpec, dump
 from study.errors import InputError, few, nearest
+from study.files import explained
 from study.seeds import generator
 
 log = logging.getLogger(__name__)
@@ -27,7 +29,9 @@ log = logging.getLogger(__name__)
 NO_CONTENT = {"name", "path", "reference", "query_paths", "queries"}
 
 
-def prepare(config: DataConfig, names: Sequence[str], directory: Path) -> dict[str, Cells]:
+def prepare(
+    config: DataConfig, names: Sequence[str], directory: Path, wrote: Callable[[Path], None] | None = None
+) -> dict[str, Cells]:
     """Return each named query with the reference, from `directory` where it was prepared before.
 
     Parameters
@@ -39,6 +43,8 @@ def prepare(config: DataConfig, names: Sequence[str], directory: Path) -> dict[s
     directory
         Folder of prepared cells. Each query has a folder there that is named after the content of the sources and
         whatever else decides about its cells.
+    wrote
+        Called with each folder that is made here, the outer one first; one that another process makes is not told of.
 
     Raises
     ------
@@ -68,9 +74,20 @@ def prepare(config: DataConfig, names: Sequence[str], directory: Path) -> dict[s
         findings.refuse()
         for name, twin in made.items():
             counts = [Rows(source.counts, source.reference), twin.counts]
+            _make(folders[name], wrote)
             save_cells(annotation(source, twin.rows, twin.copies), counts, folders[name])
             cells[name] = load_cells(folders[name])
     return {name: found for name, found in cells.items() if found is not None}
+
+
+def _make(folder: Path, wrote: Callable[[Path], None] | None) -> None:
+    """Make a folder and those above it, and tell of each that is new."""
+    for one in (*reversed(folder.parents), folder):
+        if not one.exists():
+            with explained(one), suppress(FileExistsError):
+                one.mkdir()
+                if wrote:
+                    wrote(one)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from study.commands.refusal import nothing_left_if_refused
 from study.commands.terminal import (
     analysis_facts,
     console,
@@ -113,11 +114,11 @@ def check(overrides: Overrides = None, as_json: Json = False) -> None:
 def plan(overrides: Overrides = None, as_json: Json = False, pilot: Pilot = None, calibrate: Calibrate = False) -> None:
     """What a study will train and share, how long that takes, how sharp it will be. Trains nothing of it."""
     from study.commands.foresight import expect, foresee
-    from study.studies import most_of, nothing_left_if_refused, open_study
+    from study.studies import most_of, open_study
 
     config = compose(overrides or [])
-    with nothing_left_if_refused(config):
-        study = most_of(open_study(config))
+    with nothing_left_if_refused(config.directory) as wrote:
+        study = most_of(open_study(config, wrote))
         precision = expect(study, pilot) if config.space.design == "factorial" else None
     to = console(as_json)
     show_plan(to, study)
@@ -184,11 +185,11 @@ def status(overrides: Overrides = None, as_json: Json = False) -> None:
 def report(overrides: Overrides = None, as_json: Json = False) -> None:
     """Attribute what is finished so far and write the report again."""
     from study.report import analyse, read_some, write_report
-    from study.studies import nothing_left_if_refused, open_study
+    from study.studies import open_study
 
     config = compose(overrides or [])
-    with nothing_left_if_refused(config):
-        study = open_study(config)
+    with nothing_left_if_refused(config.directory) as wrote:
+        study = open_study(config, wrote)
         analysis = analyse(study, read_some(study))
         page = write_report(study, analysis, _command(overrides))
     to = console(as_json)
@@ -200,12 +201,12 @@ def report(overrides: Overrides = None, as_json: Json = False) -> None:
 def export(overrides: Overrides = None, registered: Registered = False) -> None:
     """Choose the settings whose worst condition is best; write best.yaml, the table, and a plain script."""
     from study.report import whole_results
-    from study.studies import nothing_left_if_refused, open_study, register_choice, write_choice
+    from study.studies import open_study, register_choice, write_choice
 
     config = compose(overrides or [])
-    with nothing_left_if_refused(config):
-        study = open_study(config)
-        choice, path = write_choice(config, study.plan, whole_results(study), study.search)
+    with nothing_left_if_refused(config.directory) as wrote:
+        study = open_study(config, wrote)
+        choice, path = write_choice(study, whole_results(study))
     to = console()
     show_frame(to, "candidates, best first", choice.table)
     to.print(f"Chosen: {choice.reason}.", markup=False)
@@ -219,13 +220,13 @@ def export(overrides: Overrides = None, registered: Registered = False) -> None:
 @app.command(epilog=_examples("scanvi-study transfer --config studies/my-study/best.yaml"))
 def transfer(overrides: Overrides = None, config: Config = None) -> None:
     """Transfer the labels with the settings of best.yaml (or any), on all labelled cells."""
-    from study.studies import nothing_left_if_refused, transfer_all
+    from study.studies import transfer_all
 
     changes = overrides or []
     study = load(config, changes) if config else compose(changes)
     to = console()
-    with nothing_left_if_refused(study):
-        for folder in transfer_all(study, lambda text: to.print(text, markup=False)):
+    with nothing_left_if_refused(study.directory) as wrote:
+        for folder in transfer_all(study, lambda text: to.print(text, markup=False), wrote):
             to.print(f"Wrote {folder}", markup=False, soft_wrap=True)
 
 

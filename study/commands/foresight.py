@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from study.attribution import Attribution, attribute_study
+from study.commands.refusal import nothing_left_if_refused
 from study.config import load
 from study.errors import InputError
 from study.report import of_whole_replicates
@@ -33,7 +34,9 @@ def expect(study: Study, pilot: str | None) -> Precision:
         path = study.config.root / pilot / "config.yaml"
         if not path.is_file():
             raise InputError(f"--pilot {pilot}: there is no {path}. Name a study that has been run.")
-        earlier = open_study(load(path))
+        config = load(path)
+        with nothing_left_if_refused(config.directory) as wrote:
+            earlier = open_study(config, wrote)
         if earlier.search is not None:
             raise InputError(f"--pilot {pilot}: {NOT_EXPLAINED}")
     found = _earlier_chance(earlier)

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from rich.console import Console
 
 from study.commands.pipeline import run_study
+from study.commands.refusal import nothing_left_if_refused
 from study.commands.terminal import progress, show_notes
 from study.config import Level, Outcome, StudyConfig, compose, load
 from study.errors import InputError, nearest
@@ -29,7 +30,7 @@ from study.report import (
     read_finished,
     whole_results,
 )
-from study.studies import NOT_EXPLAINED, Study, best_config, choice_of, open_study
+from study.studies import NOT_EXPLAINED, Study, choice_of, open_study
 from study.trials import MACRO, cell_frame, confusion_frame, read_predictions, recall_frame, trial_frame
 from study.verdict import GROUPS, Verdict, class_label, outcome_label, word
 
@@ -198,10 +199,8 @@ class StudyResults:
         InputError
             If no replicate is whole, or settings were not tried in the same data conditions.
         """
-        found = whole_results(self.study)
-        choice = choice_of(self.config, self.study.plan, found, self.study.search)
-        settings = best_config(self.config, choice)["chosen"]["settings"]
-        return Best(settings, choice.reason, choice.table)
+        choice = choice_of(self.study, whole_results(self.study))
+        return Best(dict(choice.levels), choice.reason, choice.table)
 
     def predictions(self, trial: str) -> pd.DataFrame:
         """Return what one trial called every cell.
@@ -338,7 +337,9 @@ def load_results(name: str, root: str | Path = "studies") -> StudyResults:
             f"Found: {', '.join(known) or 'none'}. Say where they are with root=..."
         )
     # The folder may have been moved since it was written.
-    study = open_study(load(path).model_copy(update={"root": Path(root)}))
+    config = load(path).model_copy(update={"root": Path(root)})
+    with nothing_left_if_refused(config.directory) as wrote:
+        study = open_study(config, wrote)
     return StudyResults(study, read_finished(study))
 
 

@@ -17,11 +17,12 @@ from statistics import fmean
 import yaml
 
 from study import files
+from study.commands.refusal import nothing_left_if_refused
 from study.config import StudyConfig, dump
 from study.errors import InputError, WritingError
 from study.plan import Stage
 from study.report import Analysis, analyse, read_finished, write_report
-from study.studies import Study, follow_search, nothing_left_if_refused, open_study
+from study.studies import Recall, Study, following, open_study, recall_reader
 from study.sweep import Account, Tree, alone, cluster, kept_account, train_stages
 from study.tracking import Projection, uri_of
 from study.trials import (
@@ -92,13 +93,13 @@ def run_study(config: StudyConfig, show: Show, command: str = "") -> Outcome:
     WritingError
         If something cannot be written; what is finished is kept.
     """
-    with nothing_left_if_refused(config):
-        return _run(config, show, command)
+    with nothing_left_if_refused(config.directory) as wrote:
+        return _run(config, show, command, wrote)
 
 
-def _run(config: StudyConfig, show: Show, command: str) -> Outcome:
+def _run(config: StudyConfig, show: Show, command: str, wrote: Callable[[Path], None]) -> Outcome:
     start = time.perf_counter()
-    study = open_study(config)
+    study = open_study(config, wrote)
     with alone(config.directory):
         for name in ("trials", "stages"):
             files.tidy(config.directory / name)
@@ -118,12 +119,14 @@ def _run(config: StudyConfig, show: Show, command: str) -> Outcome:
         ):
             files.write(config.directory / "config.yaml", yaml.safe_dump(dump(config), sort_keys=False).encode())
             recalls: Recalls = {}
+            recall = recall_reader(config.directory)
+            follow = following(study, recall)
             for result in before.values():
                 projection.project(result)
                 _note(recalls, result)
             while missing:
                 account = _sweep(study, missing, projection, account, _both(tell, show), recalls)
-                study, missing, account = _further(study, account)
+                study, missing, account = _further(follow(), recall, account)
                 if missing:
                     projection.extend(study.plan)
             _fit(study, before, projection)
@@ -184,14 +187,9 @@ def _sweep(
     return replace(_account(tree, first), classes=_extremes(recalls))
 
 
-def _further(study: Study, account: Account) -> tuple[Study, tuple[Stage, ...], Account]:
+def _further(study: Study, recall: Recall, account: Account) -> tuple[Study, tuple[Stage, ...], Account]:
     """Return what a search trains after a sweep, with the account to go on from; nothing if it was interrupted."""
-    if study.search is None:
-        return study, (), account
-    conditions, recall = study.search.conditions, study.search.recall
-    found = follow_search(study.config, study.queries, conditions, recall)
-    study = replace(study, plan=found.plan, search=found)
-    if account.stages_done + account.stages_failed < account.stages_total:
+    if study.search is None or account.stages_done + account.stages_failed < account.stages_total:
         return study, (), account
     # What failed has been tried in this run.
     settled = {key for key in study.plan.all_by_key if recall(key) is not None}
@@ -252,7 +250,8 @@ def sync_study(config: StudyConfig) -> int:
     InputError
         If MLflow does not take all of it.
     """
-    study = open_study(config)
+    with nothing_left_if_refused(config.directory) as wrote:
+        study = open_study(config, wrote)
     found = read_all(config.directory, study.plan.all_by_key)
     failures = read_failures(config.directory, [key for key in study.plan.all_by_key if key not in found])
     present = [config.directory / name for name in ("config.yaml", "report.html")]

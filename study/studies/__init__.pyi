@@ -1,13 +1,13 @@
 from .choice import choice_of as choice_of
-from .export import best_config as best_config
 from .export import register_choice as register_choice
 from .export import write_choice as write_choice
 from .search import NOT_EXPLAINED as NOT_EXPLAINED
+from .search import Recall as Recall
 from .search import Search as Search
-from .search import follow_search as follow_search
+from .search import recall_reader as recall_reader
 from .study import Study as Study
+from .study import following as following
 from .study import most_of as most_of
-from .study import nothing_left_if_refused as nothing_left_if_refused
 from .study import open_study as open_study
 from .study import strata_of as strata_of
 from .transfer import transfer_all as transfer_all

@@ -14,8 +14,9 @@ import pandas as pd
 
 from study.config import Settings, StudyConfig
 from study.errors import InputError
-from study.plan import Plan, PlannedTrial
+from study.plan import Levels, Plan, PlannedTrial
 from study.studies.search import METRIC, Search
+from study.studies.study import Study
 from study.trials import Result
 
 
@@ -27,6 +28,10 @@ class Choice:
     ----------
     settings
         Of the chosen candidate.
+    levels
+        Its parameters.
+    others
+        The other candidates, best first: their parameters, and the mean of `METRIC` in their worst condition.
     table
         One row per candidate, best first: its parameters, worst condition, mean of `METRIC` there, difference to the
         best and its standard error over replicates, optimiser steps, and whether it ties with the best.
@@ -35,6 +40,8 @@ class Choice:
     """
 
     settings: Settings
+    levels: Levels
+    others: tuple[tuple[Levels, float], ...]
     table: pd.DataFrame
     reason: str
 
@@ -94,19 +101,27 @@ def choose_found(config: StudyConfig, search: Search) -> Choice:
     InputError
         If it has none yet.
     """
-    if search.winner is None:
+    winner = search.winner
+    if winner is None:
         raise InputError(f"{search.sentence} Run it further, with the same overrides.")
     table = search.table().sort_values("recall there", ascending=False, kind="stable").reset_index(drop=True)
-    table.insert(0, "chosen", table["candidate"] == search.candidates.index(search.winner))
+    others = (search.candidates[number] for number in table["candidate"])
+    table.insert(0, "chosen", table["candidate"] == search.candidates.index(winner))
     # A choice is described by its settings, then by how it did.
     how = table[["candidate", "state", "replicates"]]
     table = table.drop(columns=list(how)).join(how)
-    return Choice(config.settings(dict(search.winner.levels)), table, search.sentence.rstrip("."))
+    return Choice(
+        config.settings(dict(winner.levels)),
+        winner.levels,
+        tuple((one.levels, one.recall) for one in others if one is not winner),
+        table,
+        search.sentence.rstrip("."),
+    )
 
 
-def choice_of(config: StudyConfig, plan: Plan, results: Mapping[str, Result], search: Search | None) -> Choice:
+def choice_of(study: Study, results: Mapping[str, Result]) -> Choice:
     """Choose among the settings of a study: the winner, if it is a search."""
-    return choose(plan, results) if search is None else choose_found(config, search)
+    return choose(study.plan, results) if study.search is None else choose_found(study.config, study.search)
 
 
 def _decide(trials: pd.DataFrame, members: Mapping[tuple[Any, ...], PlannedTrial]) -> Choice:
@@ -150,6 +165,12 @@ def _decide(trials: pd.DataFrame, members: Mapping[tuple[Any, ...], PlannedTrial
         f"worst condition ({chosen['worst condition']}) has held-out macro recall {chosen['recall there']:.3f}, "
         f"mean over {trials.replicate.nunique()} replicates; {why}"
     )
+    others = table[table.candidate != chosen.candidate]
     table.insert(0, "chosen", table.candidate == chosen.candidate)
-    settings = members[chosen.candidate].settings
-    return Choice(settings, table.drop(columns="candidate"), reason)
+    return Choice(
+        members[chosen.candidate].settings,
+        chosen.candidate,
+        tuple(zip(others.candidate, others["recall there"].map(float), strict=True)),
+        table.drop(columns="candidate"),
+        reason,
+    )

@@ -1,7 +1,4 @@
-"""The settings that hold up: the candidate whose worst condition has the best held-out macro recall.
-
-Differences are paired by replicate; one smaller than its standard error is a tie, and the cheaper candidate wins it.
-"""
+"""What was chosen, as files: a configuration that `transfer` takes, and a plain script for scvi-tools alone."""
 
 from __future__ import annotations
 
@@ -9,28 +6,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from study import files
 from study.cells import Cells
-from study.config import Settings, StudyConfig, dump
+from study.config import DataConfig, ScanviSettings, ScviSettings, Settings, StudyConfig, dump
 from study.plan import Plan
 from study.studies.choice import Choice, choice_of
-from study.studies.search import METRIC, Search
+from study.studies.search import METRIC
+from study.studies.study import Study, largest_condition, steps_of
 from study.tracking import Projection
+from study.training import scanvi_arguments, scvi_arguments
 from study.trials import Result
 
 
-def write_choice(
-    config: StudyConfig, plan: Plan, results: Mapping[str, Result], search: Search | None = None
-) -> tuple[Choice, Path]:
+def write_choice(study: Study, results: Mapping[str, Result]) -> tuple[Choice, Path]:
     """Choose, and write `best.yaml`, `best.csv` (the table) and `best.py` (a plain script) into the study's folder."""
-    choice = choice_of(config, plan, results, search)
+    config = study.config
+    choice = choice_of(study, results)
+    largest = largest_condition(config, study.queries, study.cells)
     path = config.directory / "best.yaml"
     files.write(path, yaml.safe_dump(best_config(config, choice), sort_keys=False, allow_unicode=True).encode())
     files.write(path.with_suffix(".csv"), choice.table.to_csv(index=False).encode())
-    files.write(path.with_suffix(".py"), snippet(config, choice.settings).encode())
+    files.write(path.with_suffix(".py"), render_script(config.name, config.data, choice.settings, largest).encode())
     return choice, path
 
 
@@ -90,79 +89,68 @@ def best_config(config: StudyConfig, choice: Choice) -> dict[str, Any]:
     """Return the whole configuration with the chosen settings, and what they were chosen from, for `best.yaml`."""
     values = dump(config)
     chosen = dump(choice.settings)
-    values |= {"scvi": chosen["scvi"], "scanvi": chosen["scanvi"], "budget": "epochs"}
-    parameters = choice.table.columns[1 : list(choice.table.columns).index("worst condition")]
-    winner = choice.table[choice.table.chosen].iloc[0]
-    runners = choice.table[~choice.table.chosen].head(3)
+    values |= {name: chosen[name] for name in ("scvi", "scanvi", "budget")}
     values["chosen"] = {
         "study": config.name,
         "reason": choice.reason,
-        "settings": {name: _plain(winner[name]) for name in parameters},
-        "over": [
-            {**{name: _plain(row[name]) for name in parameters}, "recall there": round(float(row["recall there"]), 4)}
-            for _, row in runners.iterrows()
-        ],
+        "settings": dict(choice.levels),
+        "over": [{**dict(levels), "recall there": round(recall, 4)} for levels, recall in choice.others[:3]],
     }
     return values
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+def render_script(study: str, data: DataConfig, settings: Settings, largest: int) -> str:
+    """Return settings as a plain scvi-tools script, without this package, that trains as a study does.
 
-
-def snippet(config: StudyConfig, settings: Settings) -> str:
-    """Return the chosen settings as a plain scvi-tools script, without this package."""
+    Parameters
+    ----------
+    study
+        Name of the study that chose them.
+    data
+        Where the cells are, and what their columns are called.
+    settings
+        What was chosen.
+    largest
+        Cells of the study's largest condition, whose optimiser steps are matched with `budget: steps`.
+    """
     scvi, scanvi = settings.scvi, settings.scanvi
-    norms = {"batch": ("both", "none"), "layer": ("none", "both"), "none": ("none", "none")}[scvi.norm]
-    samples = None if scanvi.n_samples_per_label == "all" else scanvi.n_samples_per_label
-    references = config.data.reference_value
-    values = [references] if isinstance(references, str) else list(references)
-    return f'''"""Label transfer with scvi-tools alone; settings chosen by the study {config.name!r}."""
+    surgery = scanvi.protocol == "surgery"
+    steps = steps_of(largest, scvi.batch_size) if settings.budget == "steps" and not surgery else 0
+    arguments = [scvi_arguments(scvi), scanvi_arguments(scanvi)]
 
-import anndata
-import scvi
+    def epochs(stage: ScviSettings | ScanviSettings) -> str:
+        return f"max(1, round({stage.max_epochs} * ratio))" if steps else str(stage.max_epochs)
 
-scvi.settings.seed = 0
-adata = anndata.read_h5ad({str(config.data.path or "joint.h5ad")!r})  # reference and query, raw counts
-is_reference = adata.obs[{config.data.dataset_key!r}].astype(str).isin({values!r})
-adata.obs["label"] = adata.obs[{config.data.labels_key!r}].astype(str).where(is_reference, "Unknown")
-
-scvi.model.SCVI.setup_anndata(adata, layer={config.data.layer!r}, batch_key={config.data.batch_key!r})
-vae = scvi.model.SCVI(
-    adata,
-    n_layers={scvi.n_layers},
-    n_latent={scvi.n_latent},
-    n_hidden={scvi.n_hidden},
-    dropout_rate={scvi.dropout_rate},
-    gene_likelihood={scvi.gene_likelihood!r},
-    dispersion={scvi.dispersion!r},
-    use_batch_norm={norms[0]!r},
-    use_layer_norm={norms[1]!r},{_extra(scvi.extra)}
-)
-vae.train(max_epochs={scvi.max_epochs}, train_size=1.0, batch_size={scvi.batch_size})
-
-scvi.settings.seed = 0
-lvae = scvi.model.SCANVI.from_scvi_model(
-    vae,
-    unlabeled_category="Unknown",
-    labels_key="label",
-    linear_classifier={scanvi.linear_classifier},{_extra(scanvi.extra)}
-)
-lvae.train(
-    max_epochs={scanvi.max_epochs},
-    n_samples_per_label={samples},
-    train_size=1.0,
-    batch_size={scvi.batch_size},
-    plan_kwargs={{"classification_ratio": {scanvi.classification_ratio}}},
-)
-soft = lvae.predict(soft=True)
-adata.obs["predicted"], adata.obs["confidence"] = soft.idxmax(axis=1), soft.max(axis=1)
-'''
+    return _template().render(
+        study=study,
+        data=data,
+        path=str(data.path or "joint.h5ad"),
+        references=[data.reference_value] if isinstance(data.reference_value, str) else list(data.reference_value),
+        scvi=scvi,
+        scanvi=scanvi,
+        surgery=surgery,
+        steps=steps,
+        epochs=epochs,
+        samples=None if scanvi.n_samples_per_label == "all" else scanvi.n_samples_per_label,
+        activation=any("var_activation" in found for found in arguments),
+        scvi_arguments=[(name, _argument(name, value)) for name, value in arguments[0].items()],
+        scanvi_arguments=[(name, _argument(name, value)) for name, value in arguments[1].items()],
+    )
 
 
-def _extra(extra: Mapping[str, Any]) -> str:
-    parts = []
-    for name, value in extra.items():
-        shown = f"__import__('torch').nn.functional.{value}" if name == "var_activation" else repr(value)
-        parts.append(f"\n    {name}={shown},")
-    return "".join(parts)
+def _argument(name: str, value: Any) -> str:
+    """Return a value as Python; activations are functions of torch."""
+    return f"torch.nn.functional.{value}" if name == "var_activation" else repr(value)
+
+
+def _template() -> Template:
+    """Undefined names are errors. What is written is Python, so nothing is escaped but by `repr`."""
+    made = Environment(
+        loader=PackageLoader("study.studies", ""),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters["python"] = repr
+    return made.get_template("best.py.j2")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -107,19 +107,12 @@ class Search:
         The best of the candidates that were tried in all replicates, once every candidate is settled.
     confirmation
         None until both have been trained in all fresh replicates, and where the winner is the default settings.
-    plan
-        Every trial that it has called for so far.
-    conditions, recall
-        To follow it further: what planning asked about its conditions, and what reads `METRIC` of a trial.
     """
 
     candidates: tuple[Candidate, ...]
     default: Levels
     winner: Candidate | None
     confirmation: Confirmation | None
-    plan: Plan
-    conditions: Conditions = field(repr=False, compare=False)
-    recall: Recall = field(repr=False, compare=False)
 
     @property
     def sentence(self) -> str:
@@ -191,8 +184,10 @@ def compare_settings(winner: Sequence[Group], default: Sequence[Group]) -> Confi
     return Confirmation(tuple(winner), tuple(default), middle, middle - half, middle + half)
 
 
-def follow_search(config: StudyConfig, queries: Sequence[str], conditions: Conditions, recall: Recall) -> Search:
-    """Return a search as far as results tell, with every trial that it calls for; `conditions` are the default's."""
+def follow_search(
+    config: StudyConfig, queries: Sequence[str], conditions: Conditions, recall: Recall
+) -> tuple[Search, Plan]:
+    """Return a search as far as results tell, and every trial that it calls for; `conditions` are the default's."""
     space, default = config.space, default_of(config)
     stages: dict[str, Stage] = {}
 
@@ -224,16 +219,11 @@ def follow_search(config: StudyConfig, queries: Sequence[str], conditions: Condi
     plan = replace(plan, trials=tuple({one.key: one for one in reversed(plan.trials)}.values())[::-1])
     other = winner if winner and winner.levels != default else None
     confirmed = [(measure(other.levels, at), measure(default, at)) for at in fresh] if other else []
-    return Search(candidates, default, winner, _confirmation(confirmed), plan, conditions, recall)
+    return Search(candidates, default, winner, _confirmation(confirmed)), plan
 
 
-def most_of_search(config: StudyConfig, queries: Sequence[str], conditions: Conditions) -> Plan:
-    """Return the most that a search can train: candidates drawn as if all were equally good, and none pruned."""
-    return follow_search(config, queries, conditions, lambda key: 0.0).plan
-
-
-def begin_search(config: StudyConfig, cells: Mapping[str, Cells], queries: Sequence[str]) -> Search:
-    """Return a search as far as the results in its study's folder tell.
+def conditions_of(config: StudyConfig, queries: Sequence[str], cells: Mapping[str, Cells]) -> Conditions:
+    """Return the data conditions of a search, which are those of its default settings.
 
     Raises
     ------
@@ -243,7 +233,7 @@ def begin_search(config: StudyConfig, cells: Mapping[str, Cells], queries: Seque
     known = trials_of(config, queries)
     conditions = Conditions(config, cells, known)
     refuse_twice([plan_trial(trial, conditions, {}) for trial in known])
-    return follow_search(config, queries, conditions, recall_reader(config.directory))
+    return conditions
 
 
 def recall_reader(directory: Path) -> Recall:

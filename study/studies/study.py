@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from study.cells import Cells, prepare, query_names
-from study.config import StudyConfig
-from study.errors import InputError
-from study.plan import Plan, Stratum, controls_of, plan_study, strata, trials_of
-from study.studies.search import Search, begin_search, most_of_search
+from study.config import Settings, StudyConfig
+from study.plan import Conditions, Plan, Stratum, controls_of, plan_study, strata, trials_of
+from study.studies.search import Recall, Search, conditions_of, follow_search, recall_reader
 
 
 @dataclass(frozen=True)
@@ -25,55 +24,106 @@ class Study:
     search: Search | None = None
 
 
-def open_study(config: StudyConfig) -> Study:
+def open_study(config: StudyConfig, wrote: Callable[[Path], None] | None = None) -> Study:
     """Prepare the cells of a study and plan it.
+
+    Parameters
+    ----------
+    config
+        The study.
+    wrote
+        Called with each folder that is made for its cells.
 
     Raises
     ------
     InputError
         If the data or the design cannot be used.
     """
-    if config.scvi.extra or config.scanvi.extra:
-        # Imported here, because scvi-tools takes seconds and most plans need nothing of it.
-        from study.training import check_extra
-
-        check_extra(config)
+    _refuse_unknown_extra(config)
     queries = query_names(config.data)
     every = (*trials_of(config, queries), *controls_of(config, queries))
     used = list(dict.fromkeys(trial.query for trial in every))
-    with nothing_left_if_refused(config):
-        cells = prepare(config.data, used, config.directory / "counts")
-        if config.space.design == "search":
-            begun = begin_search(config, cells, queries)
-            return Study(config, queries, cells, begun.plan, begun)
-        return Study(config, queries, cells, plan_study(config, cells, queries))
+    cells = prepare(config.data, used, config.directory / "counts", wrote)
+    if config.space.design == "search":
+        conditions = conditions_of(config, queries, cells)
+        search, plan = follow_search(config, queries, conditions, recall_reader(config.directory))
+        return Study(config, queries, cells, plan, search)
+    return Study(config, queries, cells, plan_study(config, cells, queries))
+
+
+def _refuse_unknown_extra(config: StudyConfig) -> None:
+    """Raise `InputError` for `extra` arguments, of the configuration or of a factor, that scvi-tools does not take."""
+    settings = list(_with_extra(config))
+    if any(one.scvi.extra or one.scanvi.extra for one in settings):
+        # Imported here, because scvi-tools takes seconds and most plans need nothing of it.
+        from study.training import check_extra
+
+        for one in settings:
+            check_extra(one)
+
+
+def _with_extra(config: StudyConfig) -> Iterator[Settings]:
+    """Yield settings in which every level of every factor below `extra` occurs; of a range, its lower end."""
+    factors = {
+        name: (spec.domain.low,) if spec.domain else spec.levels or ()
+        for name, spec in config.space.factors.items()
+        if ".extra." in name
+    }
+    first = {name: levels[0] for name, levels in factors.items()}
+    yield config.settings(first)
+    for name, levels in factors.items():
+        for level in levels[1:]:
+            yield config.settings({**first, name: level})
+
+
+def following(study: Study, recall: Recall) -> Callable[[], Study]:
+    """Return what reads a search anew, with all that it then calls for; a design it returns as it is.
+
+    Parameters
+    ----------
+    study
+        As opened.
+    recall
+        What reads `METRIC` of a trial.
+    """
+    if study.search is None:
+        return lambda: study
+    # Kept between readings: what is asked of the cells takes a pass over them.
+    conditions = conditions_of(study.config, study.queries, study.cells)
+
+    def now() -> Study:
+        search, plan = follow_search(study.config, study.queries, conditions, recall)
+        return replace(study, plan=plan, search=search)
+
+    return now
 
 
 def most_of(study: Study) -> Study:
-    """Return a study with all that it can come to train: of a search, candidates are made up for that."""
-    if study.search is None:
-        return study
-    return replace(study, plan=most_of_search(study.config, study.queries, study.search.conditions))
-
-
-@contextmanager
-def nothing_left_if_refused(config: StudyConfig) -> Iterator[None]:
-    """Remove the cells that were prepared inside, if what is done with them is refused before anything is trained."""
-    counts = config.directory / "counts"
-    folders = (counts, counts.parent, counts.parent.parent)
-    there = {path for path in folders if path.exists()} | set(counts.glob("*"))
-    try:
-        yield
-    except InputError:
-        trained = any((config.directory / "trials").glob("*"))
-        for folder in () if trained else set(counts.glob("*")) - there:
-            shutil.rmtree(folder)
-        for folder in folders:
-            if folder not in there and folder.exists() and not any(folder.iterdir()):
-                folder.rmdir()
-        raise
+    """Return a study with all that it can come to train: of a search, as if all candidates were equally good."""
+    return replace(following(study, lambda key: 0.0)(), search=study.search)
 
 
 def strata_of(study: Study) -> tuple[Stratum, ...]:
     """Return the levels of the tree that chance comes from."""
     return strata(study.plan.factors, study.config.scanvi.protocol)
+
+
+def largest_condition(config: StudyConfig, queries: Sequence[str], cells: Mapping[str, Cells]) -> int:
+    """Return the cells, reference and query, of the largest condition of a design.
+
+    Parameters
+    ----------
+    config
+        The study.
+    queries
+        Names that a level of `query` may have.
+    cells
+        Prepared cells by query, of those that the design has.
+    """
+    designed = Conditions(config, cells, trials_of(config, queries)).designed
+    return max(cells[one.query].n_reference + one.n_cells for one in designed)
+
+
+def steps_of(cells: int, batch_size: int) -> int:
+    """Return the optimiser steps of an epoch on all of some cells, but for one that would be a minibatch of its own."""
+    return math.ceil((cells - (cells % batch_size == 1)) / batch_size)
