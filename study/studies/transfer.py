@@ -52,13 +52,10 @@ class Transferred:
         Of each class, shape (n_cells, n_classes).
     embeddings
         Latent spaces by name, each of shape (n_cells, n_latent).
-    state
-        Weights of scANVI.
     """
 
     probabilities: Array
     embeddings: dict[str, Array]
-    state: State
 
 
 def transfer_all(
@@ -129,11 +126,17 @@ def transfer_query(
     folder = directory / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").unlink(missing_ok=True)
-    train = _by_surgery if config.scanvi.protocol == "surgery" else _jointly
+    on, surgery = Hardware.of(config.resources), config.scanvi.protocol == "surgery"
+
+    def tell(text: str) -> None:
+        say(f"{name}: {text}")
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of small batches and few loader workers: both on purpose
-        found = train(cells, config, epochs, Hardware.of(config.resources), folder, lambda text: say(f"{name}: {text}"))
-        say(f"{name}: embedding and writing")
+        found, state = _train(cells.first(0) if surgery else cells, config, epochs, on, folder, tell)
+        if surgery:
+            found = _map_query(cells, config, on, folder, tell, found, state)
+        tell("embedding and writing")
         found.embeddings["X_umap"] = umap.UMAP(random_state=0, n_jobs=1).fit_transform(found.embeddings["X_scANVI"])
     table = _predictions(cells, found.probabilities)
     files.write(folder / "predictions.csv", table.to_csv().encode())
@@ -165,10 +168,10 @@ def _epochs(settings: Settings, cells: int, largest: int | None) -> tuple[int, i
     return max(1, round(settings.scvi.max_epochs * ratio)), max(1, round(settings.scanvi.max_epochs * ratio))
 
 
-def _jointly(
+def _train(
     cells: Cells, settings: Settings, epochs: tuple[int, int], on: Hardware, folder: Path, say: Callable[[str], None]
-) -> Transferred:
-    """Train both models on reference and query together, and save them."""
+) -> tuple[Transferred, State]:
+    """Train both models on all cells and save them; return what they say, and scANVI's weights."""
     kept: dict[str, Array] = {}
     states: list[State] = []
     parts = _all_cells(cells, settings.scvi.batch_size)
@@ -188,15 +191,21 @@ def _jointly(
     pretrain(cells, parts, settings, 0, [epochs[0]], read_scvi, on)
     say(f"training scANVI, {epochs[1]} epochs")
     finetune(cells, parts, settings, 0, [epochs[1]], read_scanvi, on, states[0])
-    return Transferred(kept.pop("probabilities"), kept, states[1])
+    return Transferred(kept.pop("probabilities"), kept), states[1]
 
 
-def _by_surgery(
-    cells: Cells, settings: Settings, epochs: tuple[int, int], on: Hardware, folder: Path, say: Callable[[str], None]
+def _map_query(
+    cells: Cells,
+    settings: Settings,
+    on: Hardware,
+    folder: Path,
+    say: Callable[[str], None],
+    reference: Transferred,
+    state: State,
 ) -> Transferred:
-    """Train both models on the reference alone, map the query onto it, and save them."""
-    reference = _jointly(cells.first(0), settings, epochs, on, folder, say)
-    parts = Split(np.arange(cells.counts.shape[0]), np.arange(0), np.arange(0), cells.n_reference)
+    """Map a query onto a model of the reference and save it; of the reference, what that model said stays."""
+    rows = np.arange(cells.counts.shape[0])
+    parts = Split(rows, rows[:0], rows[:0], cells.n_reference)
     found: list[Transferred] = []
 
     def read(snapshot: Snapshot) -> None:
@@ -204,14 +213,12 @@ def _by_surgery(
         every = joint_anndata(cells, parts)
         probabilities = predict_probabilities(snapshot.model, cells, every)
         probabilities[: cells.n_reference] = reference.probabilities
-        found.append(
-            Transferred(probabilities, {"X_scANVI": snapshot.model.get_latent_representation(every)}, reference.state)
-        )
+        found.append(Transferred(probabilities, {"X_scANVI": snapshot.model.get_latent_representation(every)}))
         snapshot.model.save(str(folder / "scanvi_model"), overwrite=True)
 
     level = settings.scanvi.surgery_epochs
     say(f"mapping the query, {level} epochs on {cells.n_query:,} cells")
-    operate(cells, parts, settings, 0, [level], read, on, reference.state)
+    operate(cells, parts, settings, 0, [level], read, on, state)
     return found[0]
 
 

@@ -16,6 +16,7 @@ from study.config.study import StudyConfig
 from study.errors import InputError
 from study.plan.condition import Conditions
 from study.plan.factors import Levels
+from study.plan.stages import Plan
 from study.plan.trials import default_of, fresh_of, replicates_of, trials_of
 from study.report.analysis import analyse, explain
 from study.report.finished import Finished, read_finished
@@ -138,20 +139,20 @@ def _conditions() -> Conditions:
     return Conditions(config, pbmc(), trials_of(config, query_names(config.data)))
 
 
-def followed(config: StudyConfig, value: Callable[[Any], float | None] = lambda key: None) -> Search:
+def followed(config: StudyConfig, value: Callable[[Any], float | None] = lambda key: None) -> tuple[Search, Plan]:
     return follow_search(config, query_names(config.data), _conditions(), value)
 
 
 @cache
-def trained(measure: Callable[[Levels, int], Group] = quality) -> Search:
-    """A whole search, whose trials give what some measure says."""
+def trained(measure: Callable[[Levels, int], Group] = quality) -> tuple[Search, Plan]:
+    """A whole search and its plan, whose trials give what some measure says."""
     config = config_of()
     known: dict[str, float] = {}
     while True:
-        found = followed(config, known.get)
-        missing = [one for one in found.plan.trials if one.key not in known]
+        found, plan = followed(config, known.get)
+        missing = [one for one in plan.trials if one.key not in known]
         if not missing:
-            return found
+            return found, plan
         for one in missing:
             levels = tuple((name, level) for name, level in one.point if name != "query")
             known[one.key] = measure(levels, one.replicate.index)[f"query={one.query}"]
@@ -159,12 +160,12 @@ def trained(measure: Callable[[Levels, int], Group] = quality) -> Search:
 
 def test_seed_and_fold_belong_to_the_replicate_and_fresh_ones_are_fresh() -> None:
     config = config_of()
-    found = trained()
-    for one in found.plan.trials:
+    found, plan = trained()
+    for one in plan.trials:
         replicate = one.replicate
         assert (replicate.seed, replicate.fold) == (replicate.index, replicate.index)
     assert {one.index for one in fresh_of(config.space)}.isdisjoint(one.index for one in replicates_of(config.space))
-    by_point = {index: {one.point for one in found.plan.trials if one.replicate.index == index} for index in range(6)}
+    by_point = {index: {one.point for one in plan.trials if one.replicate.index == index} for index in range(6)}
     assert found.winner is not None
     assert by_point[3] == by_point[4] == by_point[5]
     chosen = {tuple(level for level in levels if level[0] != "query") for levels in by_point[3]}
@@ -175,7 +176,7 @@ def test_seed_and_fold_belong_to_the_replicate_and_fresh_ones_are_fresh() -> Non
 
 
 def test_every_group_is_in_all_conditions_and_pretrainings_are_shared() -> None:
-    plan = trained().plan
+    _, plan = trained()
     groups: dict[Any, set[str]] = {}
     for one in plan.trials:
         parameters = tuple(level for level in one.point if level[0] != "query")
@@ -188,7 +189,7 @@ def test_every_group_is_in_all_conditions_and_pretrainings_are_shared() -> None:
 
 def test_the_winner_is_compared_with_the_default_settings_and_exported() -> None:
     config = config_of()
-    found = trained()
+    found, _ = trained()
     assert found.winner is not None
     assert found.winner.recall == max(one.recall for one in found.candidates if one.state == "finished")
     assert found.confirmation is not None
@@ -200,12 +201,12 @@ def test_the_winner_is_compared_with_the_default_settings_and_exported() -> None
     assert choice.table["chosen"].sum() == 1
     assert found.confirmation.sentence in best["chosen"]["reason"] + "."
     with pytest.raises(InputError, match="not over"):
-        choose_found(config, followed(config))
+        choose_found(config, followed(config)[0])
 
 
 def test_where_the_default_settings_win_nothing_is_compared() -> None:
     default = default_of(config_of())
-    found = trained(
+    found, _ = trained(
         lambda levels, index: {f"query={name}": 0.4 + 0.1 * (levels == default) for name in ("asis", "shallow")}
     )
     assert found.winner is not None
@@ -215,7 +216,7 @@ def test_where_the_default_settings_win_nothing_is_compared() -> None:
 
 
 def test_a_search_without_any_result_says_so_and_is_json() -> None:
-    found = trained(lambda levels, index: {f"query={name}": float("nan") for name in ("asis", "shallow")})
+    found, _ = trained(lambda levels, index: {f"query={name}": float("nan") for name in ("asis", "shallow")})
     assert {one.state for one in found.candidates} == {"failed"}
     assert "no winner" in found.sentence
     assert json.loads(json.dumps(found.facts(), allow_nan=False))["winner"] is None
@@ -255,8 +256,8 @@ def test_what_is_not_shown_is_said_plainly(others: tuple[float, ...], said: str)
 
 
 def test_the_page_shows_candidates_and_confirmation_and_no_shares() -> None:
-    config, found = config_of(), trained()
-    study = Study(config, query_names(config.data), pbmc(), found.plan, found)
+    config, (found, plan) = config_of(), trained()
+    study = Study(config, query_names(config.data), pbmc(), plan, found)
     page = render_report(study, analyse(study, Finished({}, {}, {})), "run 'name=<script>'")
     assert page.count("<circle") == len(found.candidates)
     assert escape(found.sentence) in page
@@ -266,8 +267,8 @@ def test_the_page_shows_candidates_and_confirmation_and_no_shares() -> None:
 
 def test_attribution_refuses(tmp_path: Any) -> None:
     config = config_of(FACTORS, f"root={tmp_path}")
-    found = followed(config)
-    study = Study(config, query_names(config.data), pbmc(), found.plan, found)
+    found, plan = followed(config)
+    study = Study(config, query_names(config.data), pbmc(), plan, found)
     with pytest.raises(InputError, match="not a designed experiment"):
         explain(study, read_finished(study), ["heldout/recall"])
 

@@ -35,5 +35,5 @@ def test_a_random_design_is_trained_attributed_and_reported(tmp_path: Path) -> N
     assert overall.method == "mixed model", overall.reason
     assert write_report(study, analysis).stat().st_size > 10_000
     with pytest.raises(InputError, match="not tried in the same data conditions"):
-        write_choice(study.config, study.plan, analysis.results)
+        write_choice(study, analysis.results)
     assert not (study.config.directory / "best.yaml").exists()

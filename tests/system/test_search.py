@@ -58,7 +58,7 @@ def test_a_search_resumes_shares_and_confirms(workplace: Workplace) -> None:
     assert {name: (folder / "tables" / name).read_bytes() for name in tables} == tables
     assert len(workplace.runs()) == facts["trained"]
 
-    choice, path = write_choice(config, study.plan, {}, study.search)
+    choice, path = write_choice(study, {})
     assert choice.table.chosen.sum() == 1
     read = load_results("pbmc68k-tiny", config.root)
     assert read.best().settings == found["winner"]
