@@ -61,6 +61,7 @@ def test_candidates_are_the_parameters_of_the_design() -> None:
         value = recall[str(trial.levels["query"])] + bonus
         results[trial.key] = some_result(key=trial.key, metrics={METRIC: value})
     choice = choose(made, results)
-    assert len(choice.table) == 8
+    assert len(choice.table) == 1 + len(choice.others) == 8
+    assert dict(choice.levels).items() <= dict(choice.table.iloc[choice.table.chosen.argmax()]).items()
     assert choice.settings.scanvi.n_samples_per_label == "all"
     assert choice.settings.scanvi.max_epochs == 15, "equal results: the shorter one"

@@ -195,6 +195,10 @@ def test_the_winner_is_compared_with_the_default_settings_and_exported() -> None
     assert found.confirmation is not None
     assert found.confirmation.difference > 0
     choice = choose_found(config, found)
+    assert choice.levels == found.winner.levels
+    assert {levels for levels, _ in choice.others} == {one.levels for one in found.candidates} - {choice.levels}
+    recalls = [recall for _, recall in choice.others if not math.isnan(recall)]
+    assert recalls == sorted(recalls, reverse=True)
     best = best_config(config, choice)
     assert best["chosen"]["settings"] == dict(found.winner.levels)
     assert best["scanvi"]["max_epochs"] == dict(found.winner.levels)["scanvi.max_epochs"]
