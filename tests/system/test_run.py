@@ -13,10 +13,12 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import yaml
 from mlflow import MlflowClient
 from scvi.model import SCANVI
 
+from study.cells.sources import pbmc68k
 from study.trials.store import read_predictions, read_result
 from study.trials.timing import read_timings
 from tests.system.conftest import TINY, Workplace, install, kill_group
@@ -163,6 +165,9 @@ def test_export_transfer_and_register(
     precision = pd.read_csv(folder / "confusion_precision.csv", index_col=0)
     assert np.allclose(recall.sum(axis=1), 1)
     assert all(np.isclose(total, 1) or total == 0 for total in precision.sum(axis=0))
+    cells = anndata.read_h5ad(folder / "transfer.h5ad")
+    check_cells(cells, soft)
+    check_matrices(cells, {"recall": recall, "precision": precision})
     for name in ("transfer.h5ad", "scvi_model/model.pt", "scanvi_model/model.pt", "confusion_recall.png"):
         assert (folder / name).stat().st_size > 1000
     finished.call("export", *tiny(f"tracking.directory={registry}"), "--register")
@@ -174,9 +179,42 @@ def test_export_transfer_and_register(
     run = store.get_run(version.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["scanvi.max_epochs"] == str(chosen["scanvi"]["max_epochs"])
-    cells = anndata.read_h5ad(folder / "transfer.h5ad")
     model = SCANVI.load(str(kept / "models" / "asis" / "scanvi_model"), cells)
     assert (model.predict() == soft.max_column).all()
+
+
+def check_cells(cells: anndata.AnnData, soft: pd.DataFrame) -> None:
+    """What `transfer` wrote of each cell agrees with its predictions and with where the cells come from."""
+    assert list(cells.obs.columns) == ["dataset", "batch", "label", "predicted", "confidence"]
+    assert list(cells.obs_names) == list(soft.index)
+    assert (cells.obs.predicted == soft.max_column).all()
+    assert np.allclose(cells.obs.confidence, soft.max_value)
+    assert {key: values.shape for key, values in cells.obsm.items()} == {
+        "X_scVI": (329, 4),
+        "X_scANVI": (329, 4),
+        "X_umap": (329, 2),
+    }
+    is_query = (cells.obs.dataset == "query").to_numpy()
+    assert is_query.tolist() == [False] * 269 + [True] * 60
+    source = pbmc68k()
+    rows = source.obs.index.get_indexer(cells.obs_names)
+    assert (rows >= 0).all(), "cells keep their names"
+    label, well = (source.obs[name].astype(str).to_numpy()[rows] for name in ("bulk_labels", "well"))
+    assert (cells.obs.label == np.where(is_query, "Unknown", label)).all()
+    assert (cells.obs.batch == well).all()
+    columns = pd.Index(source.genes).get_indexer(cells.var_names)
+    counts = sp.csr_matrix(source.matrix)[rows][:, columns]
+    assert (counts != cells.X).nnz == 0
+
+
+def check_matrices(cells: anndata.AnnData, shares: dict[str, pd.DataFrame]) -> None:
+    """Both matrices are of the reference alone, counted by hand."""
+    reference = cells.obs[cells.obs.dataset == "reference"]
+    for kind, given in (("recall", "label"), ("precision", "predicted")):
+        for (true, called), share in shares[kind].stack().items():
+            both = ((reference.label == true) & (reference.predicted == called)).sum()
+            of = (reference[given] == {"label": true, "predicted": called}[given]).sum()
+            assert np.isclose(share, both / max(of, 1)), (kind, true, called)
 
 
 def registered(registry: Path) -> tuple[Path, set[str]]:
@@ -191,6 +229,15 @@ def test_the_exported_script_runs_as_it_is(finished: Workplace, tiny: Callable[.
     finished.call("export", *tiny())
     script = finished.folder / "studies" / "pbmc68k-tiny" / "best.py"
     compile(script.read_text(), str(script), "exec")
+
+
+def test_a_plan_takes_chance_from_a_pilot(finished: Workplace, tiny: Callable[..., list[str]]) -> None:
+    plain = json.loads(finished.call("plan", *tiny("name=later", "--json")).stdout)["precision"]
+    facts = json.loads(finished.call("plan", *tiny("name=later"), "--pilot", "pbmc68k-tiny", "--json").stdout)
+    precision = facts["precision"]
+    assert "2 replicates" in precision["source"]
+    assert precision["source"] != plain["source"]
+    assert precision["shares"] != plain["shares"]
 
 
 @pytest.mark.parametrize(
