@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from anndata import AnnData
+from anndata import AnnData, read_h5ad
 
 from study.cells.prepared import Cells
 from study.config.composition import compose, load, validate
@@ -136,6 +136,8 @@ def test_the_script_gives_what_the_study_measured_and_what_transfer_gives(
     ours = pd.read_csv(folder / "predictions.csv", index_col=0)[list(cells.classes)].to_numpy(np.float32)
     assert np.array_equal(on_all[of_query.n_reference :], ours[of_query.n_reference :])
     assert np.allclose(on_all, ours, atol=1e-6)
+    joint = {"X_scVI"} if best.scanvi.protocol == "joint" else set()  # after surgery no scVI knows all cells
+    assert set(read_h5ad(folder / "transfer.h5ad").obsm) == {"X_scANVI", "X_umap"} | joint
 
 
 @pytest.mark.parametrize("budget", ["epochs", "steps"])
