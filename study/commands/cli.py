@@ -14,12 +14,10 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from study.commands.facts import analysis_facts, outcome_facts, plan_facts
+from study.commands.progress import progress
 from study.commands.terminal import (
-    analysis_facts,
     console,
-    outcome_facts,
-    plan_facts,
-    progress,
     show_analysis,
     show_frame,
     show_frames,
@@ -33,6 +31,8 @@ from study.commands.terminal import (
 from study.config import StudyConfig, completions, compose, load, packaged_home
 from study.errors import InputError, WritingError
 from study.files import explained
+
+INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
 
 app = typer.Typer(
     name="scanvi-study",
@@ -273,8 +273,7 @@ def main() -> None:
             raise
         print(f"scanvi-study: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print(
-            "scanvi-study: interrupted; what is finished is kept. The same command goes on from there.", file=sys.stderr
-        )
-        sys.exit(1)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("scanvi-study: interrupted; what is finished is kept. The same command goes on.", file=sys.stderr)
+        raise

@@ -14,8 +14,9 @@ from matplotlib.axes import Axes
 from rich.console import Console
 
 from study.commands.pipeline import run_study
-from study.commands.terminal import progress, show_notes
-from study.config import Level, Outcome, StudyConfig, compose, load
+from study.commands.progress import progress
+from study.commands.terminal import show_notes
+from study.config import Level, Outcome, StudyConfig, compose, load_stored
 from study.errors import InputError, nearest
 from study.report import (
     Attributed,
@@ -329,16 +330,7 @@ class StudyResults:
 
 def load_results(name: str, root: str | Path = "studies") -> StudyResults:
     """Read what is finished of a study from its folder; see `study.load`."""
-    folder = Path(root) / name
-    path = folder / "config.yaml"
-    if not path.is_file():
-        known = sorted(found.parent.name for found in Path(root).glob("*/config.yaml"))
-        raise InputError(
-            f"there is no study {name!r} in {Path(root)}.{nearest(name, known)} "
-            f"Found: {', '.join(known) or 'none'}. Say where they are with root=..."
-        )
-    # The folder may have been moved since it was written.
-    study = open_study(load(path).model_copy(update={"root": Path(root)}))
+    study = open_study(load_stored(name, Path(root)))
     return StudyResults(study, read_finished(study))
 
 
