@@ -200,7 +200,7 @@ def report(overrides: Overrides = None, as_json: Json = False) -> None:
 def export(overrides: Overrides = None, registered: Registered = False) -> None:
     """Choose the settings whose worst condition is best; write best.yaml, the table, and a plain script."""
     from study.report import whole_results
-    from study.studies import nothing_left_if_refused, open_study, register_choice, write_choice
+    from study.studies import nothing_left_if_refused, open_study, write_choice
 
     config = compose(overrides or [])
     with nothing_left_if_refused(config):
@@ -211,7 +211,9 @@ def export(overrides: Overrides = None, registered: Registered = False) -> None:
     to.print(f"Chosen: {choice.reason}.", markup=False)
     to.print(f"Wrote {path}. Next: scanvi-study transfer --config {path}", markup=False, soft_wrap=True)
     if registered:
-        version, queries = register_choice(config, study.plan, study.cells, choice)
+        from study.commands.pipeline import register_choice
+
+        version, queries = register_choice(study, choice)
         models = f"models of {', '.join(queries)}" if queries else "no models yet: transfer, then register again"
         to.print(f"MLflow: models:/{config.name}@best is version {version} ({models}).", markup=False)
 
@@ -234,7 +236,7 @@ def ui(overrides: Overrides = None) -> None:
     """Open MLflow on this machine (127.0.0.1) to compare the runs."""
     from study.tracking import serve
 
-    serve(compose(overrides or []))
+    serve(compose(overrides or []).tracking)
 
 
 @app.command(
