@@ -32,7 +32,7 @@ from study.report import (
 )
 from study.studies import NOT_EXPLAINED, Study, best_config, choice_of, open_study
 from study.trials import MACRO, cell_frame, confusion_frame, read_predictions, recall_frame, trial_frame
-from study.verdict import GROUPS, Verdict, class_label, outcome_label, word
+from study.verdict import GROUPS, Verdict, class_label, outcome_label, share_words, word
 
 HELDOUT: Outcome = "heldout/recall"
 
@@ -73,8 +73,7 @@ class Explanation:
 
     def _shown(self) -> pd.DataFrame:
         """Shares with their intervals as text, a row per class that is decomposed."""
-        percent = (100 * self.shares[["share", "lower", "upper"]]).round().astype(int)
-        text = [f"{share}% [{low}, {high}]" for share, low, high in percent.itertuples(index=False)]
+        text = [share_words(*row) for row in self.shares[["share", "lower", "upper"]].itertuples(index=False)]
         classes = self.shares["class_name"].map(class_label)
         wide = self.shares.assign(text=text, **{"class": classes}).pivot(index="class", columns="group", values="text")
         order = [group for group in GROUPS if group in wide]

@@ -186,7 +186,7 @@ def _not_decomposed(verdict: Verdict) -> dict[str, list[str]]:
     """Names of the classes that are not decomposed, by the reason."""
     reasons: dict[str, list[str]] = {}
     for found in verdict.classes:
-        if found.why.startswith("Not decomposed"):
+        if not found.decomposed:
             reasons.setdefault(found.why, []).append(found.class_name)
     return reasons
 

@@ -17,6 +17,7 @@ from study.errors import InputError
 from study.plan import Plan, PlannedTrial
 from study.studies.search import METRIC, Search
 from study.trials import Result
+from study.verdict import point_words
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def choose(plan: Plan, results: Mapping[str, Result]) -> Choice:
         rows.append(
             {
                 "candidate": candidate,
-                "condition": ", ".join(f"{n}={v}" for n, v in planned.levels.items() if n not in parameters) or "all",
+                "condition": point_words((name, level) for name, level in planned.point if name not in parameters),
                 "replicate": planned.replicate.index,
                 "recall": results[planned.key].metrics[METRIC],
                 "steps": planned.steps,
