@@ -14,7 +14,7 @@ from study.seeds import key_of
 from study.tracking.mirror import Projection
 from study.tracking.slug import metric_name
 from study.trials.record import Result
-from tests.report.test_page import Scene, scene
+from tests.scenes import Scene, scene
 
 
 def projection_of(study: Scene, folder: Path) -> Projection:

@@ -10,7 +10,7 @@ from study.config.values import dump
 from study.errors import InputError
 from study.tracking.mirror import Projection
 from study.tracking.registry import register
-from tests.report.test_page import scene
+from tests.scenes import scene
 
 
 def test_equal_files_are_one_registered_version_and_best_is_the_latest(tmp_path: Path) -> None:
