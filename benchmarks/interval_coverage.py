@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from simulated_tables import (
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the tables are those of the tests
+from study.attribution.effects import compare, contrasts_of, weights_of
+from study.attribution.intervals import share_bounds
+from study.attribution.layout import Floats, squares
+from study.attribution.tables import MIN_SUPPORT, ClassTable
+from tests.simulated_tables import (
     GROUPS,
     Planted,
     chance_for,
@@ -26,11 +34,6 @@ from simulated_tables import (
     true_points,
     true_shares,
 )
-
-from study.attribution.effects import compare, contrasts_of, weights_of
-from study.attribution.intervals import share_bounds
-from study.attribution.layout import Floats, squares
-from study.attribution.tables import MIN_SUPPORT, ClassTable
 
 PATTERNS: dict[str, dict[str, float]] = {
     "nothing": {},

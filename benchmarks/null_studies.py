@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from scipy.special import expit
-from simulated_tables import Planted, chance_for, default_design, draw, forum_design, layout_for
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the tables are those of the tests
 from study.attribution.attribute import attribute_tables
 from study.attribution.effects import adjust_effects, compare, contrasts_of, holm, weights_of
 from study.attribution.findings import SIGNIFICANT
@@ -28,6 +30,7 @@ from study.attribution.intervals import group_p_values, piece_squares
 from study.attribution.layout import CAUSES, Floats, Layout, Squares, f_test, squares
 from study.attribution.tables import ClassTable, logit, percent, slope
 from study.verdict.sentences import dominant_group
+from tests.simulated_tables import Planted, chance_for, default_design, draw, forum_design, layout_for
 
 CLASSES = 6
 CELLS = (50, 100, 200, 500, 1000, 2000)

@@ -31,7 +31,8 @@ from study.errors import InputError
 from study.plan.factors import Factor, strata
 from study.plan.tree import plan_study
 from study.plan.trials import replicates_of, trials_of
-from study.tracking.slug import metric_name, slug, unslug
+from study.tracking.slug import metric_name, slug
+from tests.made import unslug
 
 
 def bounded(examples: int) -> settings:

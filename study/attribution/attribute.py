@@ -80,23 +80,6 @@ def attribute_tables(
     return _findings(tables, fits, reasons, contrasts, layout)
 
 
-def attribute(
-    table: pd.DataFrame,
-    factors: Sequence[Factor],
-    strata: Sequence[Stratum],
-    baselines: Mapping[str, Level] | None = None,
-) -> Attribution:
-    """Attribute the differences in one outcome of one class; the table needs no `outcome` and no `class_name`.
-
-    See `attribute_study`, which corrects over everything that a study says and is what a report should use.
-    """
-    named = table.assign(outcome=table.get("outcome", ""), class_name=table.get("class_name", ""))
-    found = attribute_study(named, factors, strata, baselines).attributions
-    if len(found) != 1:
-        raise ValueError(f"The table holds {len(found)} outcomes and classes; `attribute_study` takes many.")
-    return found[0]
-
-
 def _fit_all(
     tables: list[ClassTable], reasons: list[str], layout: Layout, weights: Floats
 ) -> tuple[list[Decomposition | None], list[str]]:

@@ -89,9 +89,23 @@ def _reason_not_to(table: pd.DataFrame, present: pd.DataFrame, points: Floats, f
         return f"too few cells: {present['total'].mean():.0f} on average, {MIN_SUPPORT} are needed"
     if points.max() == points.min():
         return f"nothing varies: {points.max():.4g}% in every trial"
+    for factor in factors:
+        if never := _never_drawn(factor, present[factor.name]):
+            return never
     if kept < drawn:
         return f"not missing at random: {drawn - kept} of {drawn} design points have no result in any replicate"
     return ""
+
+
+def _never_drawn(factor: Factor, values: pd.Series) -> str:
+    """Say which level no trial with a result has, or that a number is the same in all; empty if neither."""
+    seen = set(values.astype(str))
+    missing = [str(level) for level in factor.levels if str(level) not in seen]
+    if missing:
+        return (
+            f"{factor.name} = {missing[0]} was never drawn, or has no result; more points (space.points) would have it"
+        )
+    return "" if len(seen) > 1 else f"{factor.name} came out as {values.iloc[0]} in every point"
 
 
 def _fitted(

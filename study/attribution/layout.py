@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.linalg import helmert
 
 from study.plan import Factor, Stratum
 
@@ -176,10 +177,9 @@ def layout_of(factors: Sequence[Factor], strata: Sequence[Stratum]) -> Layout:
 
 def _contrasts(size: int) -> Floats:
     """Return an orthonormal matrix whose first column is constant (Helmert contrasts)."""
-    matrix = np.tril(np.ones((size, size)), -1) - np.diag(np.arange(size, dtype=float))
-    matrix = np.column_stack([np.ones(size), -matrix.T[:, 1:]])
-    scaled: Floats = matrix / np.linalg.norm(matrix, axis=0)
-    return scaled
+    matrix: Floats = helmert(size, full=True).T
+    matrix[:, 1:] *= -1  # a level less the mean of those before it
+    return matrix
 
 
 def _terms(

@@ -25,7 +25,7 @@ class ClassTable:
     Attributes
     ----------
     correct, total
-        ClassTable right and cells counted, ``[replicate, cell]``.
+        Cells right and cells counted, ``[replicate, cell]``.
     seeds, folds
         Training seed and held-out fold, ``[replicate]``.
     """
@@ -57,7 +57,7 @@ class ClassTable:
 
     @property
     def support(self) -> float:
-        """ClassTable counted per trial, on average."""
+        """Cells counted per trial, on average."""
         return float(np.nanmean(self.total)) if self.present.any() else 0.0
 
 
@@ -110,14 +110,18 @@ def class_table(table: pd.DataFrame, layout: Layout) -> ClassTable:
 
 def _codes(column: pd.Series, factor: Factor) -> NDArray[np.intp]:
     """Return the index of each value among the factor's levels, also when a file made strings of them."""
-    index = {str(level): i for i, level in enumerate(factor.levels)} | {
-        level: i for i, level in enumerate(factor.levels)
-    }
-    codes = [index.get(value, index.get(str(value), -1)) for value in column]
+    texts = {str(level): i for i, level in enumerate(factor.levels)}
+    index = {_typed(level): i for i, level in enumerate(factor.levels)}
+    codes = [index.get(_typed(value), texts.get(str(value), -1)) for value in column]
     if -1 in codes:
         value = column.iloc[codes.index(-1)]
         raise ValueError(f"{factor.name}: {value!r} is none of its levels {list(factor.levels)}.")
     return np.array(codes, dtype=np.intp)
+
+
+def _typed(value: object) -> tuple[bool, object]:
+    """A key by which 1 and True differ, and 1 and 1.0 do not."""
+    return isinstance(value, bool | np.bool_), value
 
 
 def reason_not_to(table: ClassTable, layout: Layout) -> str:

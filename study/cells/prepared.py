@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -151,6 +151,11 @@ class Cells(Annotation):
             for start in range(0, len(array), 2**24):  # in parts, so that no second copy of the counts is made
                 digest.update(np.ascontiguousarray(array[start : start + 2**24], dtype=dtype).data)
         return digest.hexdigest()
+
+
+def class_names(cells: Mapping[str, Cells]) -> list[str]:
+    """Return the names of all classes that the reference or some query has, sorted."""
+    return sorted({name for one in cells.values() for name in one.truth_classes})
 
 
 def prefix(counts: sp.csr_matrix, rows: int) -> sp.csr_matrix:

@@ -14,13 +14,11 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from study.commands.facts import analysis_facts, outcome_facts, plan_facts
+from study.commands.progress import progress
 from study.commands.refusal import nothing_left_if_refused
 from study.commands.terminal import (
-    analysis_facts,
     console,
-    outcome_facts,
-    plan_facts,
-    progress,
     show_analysis,
     show_frame,
     show_frames,
@@ -34,6 +32,8 @@ from study.commands.terminal import (
 from study.config import StudyConfig, completions, compose, load, packaged_home
 from study.errors import InputError, WritingError
 from study.files import explained
+
+INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
 
 app = typer.Typer(
     name="scanvi-study",
@@ -201,7 +201,7 @@ def report(overrides: Overrides = None, as_json: Json = False) -> None:
 def export(overrides: Overrides = None, registered: Registered = False) -> None:
     """Choose the settings whose worst condition is best; write best.yaml, the table, and a plain script."""
     from study.report import whole_results
-    from study.studies import open_study, register_choice, write_choice
+    from study.studies import open_study, write_choice
 
     config = compose(overrides or [])
     with nothing_left_if_refused(config.directory) as wrote:
@@ -212,7 +212,9 @@ def export(overrides: Overrides = None, registered: Registered = False) -> None:
     to.print(f"Chosen: {choice.reason}.", markup=False)
     to.print(f"Wrote {path}. Next: scanvi-study transfer --config {path}", markup=False, soft_wrap=True)
     if registered:
-        version, queries = register_choice(config, study.plan, study.cells, choice)
+        from study.commands.pipeline import register_choice
+
+        version, queries = register_choice(study, choice)
         models = f"models of {', '.join(queries)}" if queries else "no models yet: transfer, then register again"
         to.print(f"MLflow: models:/{config.name}@best is version {version} ({models}).", markup=False)
 
@@ -235,7 +237,7 @@ def ui(overrides: Overrides = None) -> None:
     """Open MLflow on this machine (127.0.0.1) to compare the runs."""
     from study.tracking import serve
 
-    serve(compose(overrides or []))
+    serve(compose(overrides or []).tracking)
 
 
 @app.command(
@@ -274,8 +276,7 @@ def main() -> None:
             raise
         print(f"scanvi-study: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print(
-            "scanvi-study: interrupted; what is finished is kept. The same command goes on from there.", file=sys.stderr
-        )
-        sys.exit(1)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("scanvi-study: interrupted; what is finished is kept. The same command goes on.", file=sys.stderr)
+        raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from study.attribution import Attribution, attribute_study
 from study.commands.refusal import nothing_left_if_refused
-from study.config import load
+from study.config import load_stored
 from study.errors import InputError
 from study.report import of_whole_replicates
 from study.studies import NOT_EXPLAINED, Study, open_study, strata_of
@@ -31,12 +31,12 @@ def expect(study: Study, pilot: str | None) -> Precision:
     assumptions = ASSUMED
     earlier = study
     if pilot is not None:
-        path = study.config.root / pilot / "config.yaml"
-        if not path.is_file():
-            raise InputError(f"--pilot {pilot}: there is no {path}. Name a study that has been run.")
-        config = load(path)
-        with nothing_left_if_refused(config.directory) as wrote:
-            earlier = open_study(config, wrote)
+        try:
+            config = load_stored(pilot, study.config.root)
+            with nothing_left_if_refused(config.directory) as wrote:
+                earlier = open_study(config, wrote)
+        except InputError as error:
+            raise InputError(f"--pilot {pilot}: {error} Name a study that has been run.") from None
         if earlier.search is not None:
             raise InputError(f"--pilot {pilot}: {NOT_EXPLAINED}")
     found = _earlier_chance(earlier)

@@ -14,9 +14,10 @@ from matplotlib.axes import Axes
 from rich.console import Console
 
 from study.commands.pipeline import run_study
+from study.commands.progress import progress
 from study.commands.refusal import nothing_left_if_refused
-from study.commands.terminal import progress, show_notes
-from study.config import Level, Outcome, StudyConfig, compose, load
+from study.commands.terminal import show_notes
+from study.config import Level, Outcome, StudyConfig, compose, load_stored
 from study.errors import InputError, nearest
 from study.report import (
     Attributed,
@@ -32,7 +33,7 @@ from study.report import (
 )
 from study.studies import NOT_EXPLAINED, Study, choice_of, open_study
 from study.trials import MACRO, cell_frame, confusion_frame, read_predictions, recall_frame, trial_frame
-from study.verdict import GROUPS, Verdict, class_label, outcome_label, word
+from study.verdict import GROUPS, Verdict, class_label, outcome_label, share_words, word
 
 HELDOUT: Outcome = "heldout/recall"
 
@@ -73,8 +74,7 @@ class Explanation:
 
     def _shown(self) -> pd.DataFrame:
         """Shares with their intervals as text, a row per class that is decomposed."""
-        percent = (100 * self.shares[["share", "lower", "upper"]]).round().astype(int)
-        text = [f"{share}% [{low}, {high}]" for share, low, high in percent.itertuples(index=False)]
+        text = [share_words(*row) for row in self.shares[["share", "lower", "upper"]].itertuples(index=False)]
         classes = self.shares["class_name"].map(class_label)
         wide = self.shares.assign(text=text, **{"class": classes}).pivot(index="class", columns="group", values="text")
         order = [group for group in GROUPS if group in wide]
@@ -328,16 +328,7 @@ class StudyResults:
 
 def load_results(name: str, root: str | Path = "studies") -> StudyResults:
     """Read what is finished of a study from its folder; see `study.load`."""
-    folder = Path(root) / name
-    path = folder / "config.yaml"
-    if not path.is_file():
-        known = sorted(found.parent.name for found in Path(root).glob("*/config.yaml"))
-        raise InputError(
-            f"there is no study {name!r} in {Path(root)}.{nearest(name, known)} "
-            f"Found: {', '.join(known) or 'none'}. Say where they are with root=..."
-        )
-    # The folder may have been moved since it was written.
-    config = load(path).model_copy(update={"root": Path(root)})
+    config = load_stored(name, Path(root))
     with nothing_left_if_refused(config.directory) as wrote:
         study = open_study(config, wrote)
     return StudyResults(study, read_finished(study))

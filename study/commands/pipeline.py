@@ -17,16 +17,18 @@ from statistics import fmean
 import yaml
 
 from study import files
+from study.cells import class_names
 from study.commands.refusal import nothing_left_if_refused
 from study.config import StudyConfig, dump
 from study.errors import InputError, WritingError
 from study.plan import Stage
 from study.report import Analysis, analyse, read_finished, write_report
-from study.studies import Recall, Study, following, open_study, recall_reader
+from study.studies import Choice, Recall, Study, files_to_keep, following, open_study, recall_reader
 from study.sweep import Account, Tree, alone, cluster, kept_account, train_stages
-from study.tracking import Projection, uri_of
+from study.tracking import Projection, register
 from study.trials import (
     HELD_OUT,
+    MACRO_RECALL,
     RECALL,
     Result,
     fit_logistic,
@@ -114,12 +116,11 @@ def _run(config: StudyConfig, show: Show, command: str, wrote: Callable[[Path], 
         account = Account(len(before), 0, len(keys), stages_total=len(missing), steps_total=_steps(missing))
         with (
             workers,
-            Projection(config, study.plan, study.cells) as projection,
+            Projection(config, study.plan, class_names(study.cells)) as projection,
             kept_account(config.directory, command, account) as tell,
         ):
             files.write(config.directory / "config.yaml", yaml.safe_dump(dump(config), sort_keys=False).encode())
-            recalls: Recalls = {}
-            recall = recall_reader(config.directory)
+            recall, recalls = recall_reader(config.directory), Recalls()
             follow = following(study, recall)
             for result in before.values():
                 projection.project(result)
@@ -255,7 +256,7 @@ def sync_study(config: StudyConfig) -> int:
     found = read_all(config.directory, study.plan.all_by_key)
     failures = read_failures(config.directory, [key for key in study.plan.all_by_key if key not in found])
     present = [config.directory / name for name in ("config.yaml", "report.html")]
-    with alone(config.directory), Projection(config, study.plan, study.cells) as projection:
+    with alone(config.directory), Projection(config, study.plan, class_names(study.cells)) as projection:
         for result in found.values():
             projection.project(result)
         for key, reason in failures.items():
@@ -263,10 +264,29 @@ def sync_study(config: StudyConfig) -> int:
         projection.attach([path for path in (*present, *_tables(config)) if path.is_file()])
     if projection.behind:
         raise InputError(
-            f"tracking: MLflow at {uri_of(config)} does not take all of it ({projection.behind}). "
+            f"tracking: MLflow at {projection.uri} does not take all of it ({projection.behind}). "
             "The results are whole; run this again once it does."
         )
     return len(found)
+
+
+def register_choice(study: Study, choice: Choice) -> tuple[str, list[str]]:
+    """Put the chosen settings into MLflow's model registry, with the models that `transfer` made with them.
+
+    Returns
+    -------
+    The version that is now called `best`, and the queries whose models are in it.
+
+    Raises
+    ------
+    InputError
+        If MLflow cannot be used.
+    """
+    kept, queries = files_to_keep(study.config, choice)
+    winner = choice.table[choice.table["chosen"]].iloc[0]
+    projection = Projection(study.config, study.plan, class_names(study.cells))
+    metrics = {metric(HELD_OUT, MACRO_RECALL): float(winner["recall there"])}
+    return register(projection, dump(choice.settings), metrics, f"{choice.reason}.", kept), queries
 
 
 def _tables(config: StudyConfig) -> list[Path]:

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.console import Console
-from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 if TYPE_CHECKING:  # a terminal only reads what these make; importing them takes seconds
     from pathlib import Path
 
-    from study.commands.pipeline import Outcome, Show
-    from study.plan import Plan
+    from study.commands.pipeline import Outcome
     from study.report import Analysis
     from study.studies import Study
-    from study.sweep import Account, Prediction, Status
+    from study.sweep import Prediction, Status
     from study.verdict import Precision, Verdict
-
-QUIET_SECONDS = 5.0
 
 
 def console(json: bool = False) -> Console:
@@ -52,27 +44,6 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return "–" if pd.isna(value) else f"{value:,.4g}"
     return escape(str(value))
-
-
-def plan_facts(plan: Plan, precision: Precision | None, prediction: Prediction | None) -> dict[str, object]:
-    """Return what `plan` prints, as plain values."""
-    return {
-        "factors": [{"name": f.name, "role": f.role, "levels": list(f.levels)} for f in plan.factors],
-        "replicates": plan.replicates,
-        "folds": plan.folds,
-        "trials": len(plan.trials),
-        "controls": len(plan.all_by_key) - len(plan.by_key),
-        "stages": len(plan.stages),
-        "epochs_separate": plan.epochs_separate,
-        "epochs_shared": plan.epochs_shared,
-        "steps_separate": plan.steps_separate,
-        "steps_shared": plan.steps_shared,
-        "notes": list(plan.notes),
-        "precision": None if precision is None else asdict(precision),
-        "predicted_seconds": None if prediction is None else round(prediction.seconds, 1),
-        "worker_seconds_shared": None if prediction is None else round(prediction.shared, 1),
-        "worker_seconds_separate": None if prediction is None else round(prediction.separate, 1),
-    }
 
 
 def show_plan(to: Console, study: Study) -> None:
@@ -215,99 +186,9 @@ def _not_decomposed(verdict: Verdict) -> dict[str, list[str]]:
     """Names of the classes that are not decomposed, by the reason."""
     reasons: dict[str, list[str]] = {}
     for found in verdict.classes:
-        if found.why.startswith("Not decomposed"):
+        if not found.decomposed:
             reasons.setdefault(found.why, []).append(found.class_name)
     return reasons
-
-
-def analysis_facts(analysis: Analysis, page: Path) -> dict[str, object]:
-    """Return what `report --json` prints."""
-    classes = [row for one in analysis.verdicts for row in one.to_frame().to_dict("records")]
-    return {
-        "trials": len(analysis.results),
-        "failed": dict(analysis.failures),
-        "report": str(page),
-        "verdicts": {one.outcome: one.sentence for one in analysis.verdicts},
-        "classes": classes,
-        **({"search": analysis.search.facts()} if analysis.search else {}),
-        "controls": {one.control: {"outcome": one.outcome, "found": one.found} for one in analysis.controls},
-    }
-
-
-def outcome_facts(outcome: Outcome) -> dict[str, object]:
-    """Return what `run --json` prints."""
-    return {
-        "already": outcome.already,
-        "trained": outcome.trained,
-        "waiting": outcome.waiting,
-        "mlflow_behind": outcome.behind,
-        "seconds": round(outcome.seconds, 1),
-        **analysis_facts(outcome.analysis, outcome.page),
-    }
-
-
-@contextmanager
-def progress(to: Console) -> Iterator[Show]:
-    """Show a run as it goes: a live display in a terminal, else a plain line every few seconds."""
-    if to.is_terminal:
-        with _live(to) as show:
-            yield show
-        return
-    last = [0.0]
-    start = time.perf_counter()
-
-    def line(account: Account) -> None:
-        over = account.stages_done + account.stages_failed == account.stages_total
-        if over or time.perf_counter() - last[0] >= QUIET_SECONDS:
-            last[0] = time.perf_counter()
-            to.print(_sentence(account, time.perf_counter() - start), markup=False, soft_wrap=True)
-
-    yield line
-
-
-@contextmanager
-def _live(to: Console) -> Iterator[Show]:
-    bars = Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), console=to)
-    trials: TaskID = bars.add_task("trials", total=1, text="")
-    stages: TaskID = bars.add_task("stages", total=1, text="")
-    recall: TaskID = bars.add_task("recall", total=1, text="", visible=False)
-    start = time.perf_counter()
-
-    def show(account: Account) -> None:
-        passed = time.perf_counter() - start
-        failed = f", {account.failed} failed" if account.failed else ""
-        bars.update(trials, total=account.total, completed=account.done, text=f"{account.done}/{account.total}{failed}")
-        text = (
-            f"{account.stages_done}/{account.stages_total}, {account.stages_running} running, {_time(account, passed)}"
-        )
-        bars.update(stages, total=account.stages_total, completed=account.stages_done, text=text)
-        bars.update(
-            recall,
-            visible=bool(account.classes),
-            total=account.total,
-            completed=account.done,
-            text=escape(account.classes),
-        )
-
-    with Live(bars, console=to, refresh_per_second=4):
-        yield show
-
-
-def _sentence(account: Account, passed: float) -> str:
-    recall = f"; recall: {account.classes}" if account.classes else ""
-    return (
-        f"trials {account.done}/{account.total} done, {account.failed} failed; stages {account.stages_done}/"
-        f"{account.stages_total} done, {account.stages_running} running; {_time(account, passed)}{recall}"
-    )
-
-
-def _time(account: Account, passed: float) -> str:
-    """Elapsed time, and what is left at the rate of optimiser steps so far."""
-    text = f"{timedelta(seconds=round(passed))} passed"
-    left = account.left(passed)
-    if left is not None:
-        text += f", about {timedelta(seconds=round(left))} left"
-    return text
 
 
 def show_frames(to: Console, tables: Sequence[tuple[str, pd.DataFrame]]) -> None:

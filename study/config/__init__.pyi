@@ -1,6 +1,7 @@
 from .completion import completions as completions
 from .composition import compose as compose
 from .composition import load as load
+from .composition import load_stored as load_stored
 from .composition import packaged_home as packaged_home
 from .composition import validate as validate
 from .data import DataConfig as DataConfig
@@ -18,6 +19,7 @@ from .space import SearchSpace as SearchSpace
 from .space import role_of as role_of
 from .study import Resources as Resources
 from .study import StudyConfig as StudyConfig
+from .study import Tracking as Tracking
 from .values import Level as Level
 from .values import Outcome as Outcome
 from .values import dump as dump

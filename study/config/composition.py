@@ -90,6 +90,23 @@ def load(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     return validate(values, f"{path}: ")
 
 
+def load_stored(name: str, root: Path) -> StudyConfig:
+    """Read the configuration that a study was run with from its folder, wherever that has been moved to.
+
+    Raises
+    ------
+    InputError
+        If there is no such study.
+    """
+    path = root / name / "config.yaml"
+    if not path.is_file():
+        known = sorted(found.parent.name for found in root.glob("*/config.yaml"))
+        raise InputError(
+            f"there is no study {name!r} in {root}.{nearest(name, known)} Found: {', '.join(known) or 'none'}."
+        )
+    return load(path).model_copy(update={"root": root})
+
+
 def validate(values: Any, where: str = "") -> StudyConfig:
     """Validate composed values; raise `InputError` with every problem in one message."""
     try:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import yaml
 
-from study.attribution import CAUSES, OTHER, Attribution, Share, StudyAttribution
+from study.attribution import CAUSES, OTHER, Attribution, StudyAttribution
 from study.cells import Cells
 from study.config import StudyConfig, dump
 from study.plan import Plan
@@ -28,6 +28,7 @@ from study.verdict import (
     outcome_label,
     phrase,
     point_label,
+    share_words,
     word,
 )
 
@@ -125,16 +126,12 @@ def _share_row(found: Attribution) -> dict[str, str]:
         "mean": f"{found.points:.1f}%",
         "cells": f"{found.support:,.0f}",
     }
-    row |= {GROUPS[share.group]: _share(share) for share in found.shares}
+    row |= {GROUPS[share.group]: share_words(share.share, share.lower, share.upper) for share in found.shares}
     row |= {f"chance: {part.label}": f"{100 * part.share:.0f}%" for part in found.chance}
     if found.block:
         row["beside: held-out cells and seed"] = f"{100 * found.block.relative:.0f}%"
     notes = [found.reason, *(f"{part.label}: {part.note}" for part in found.chance if part.note)]
     return row | {"note": ". ".join(note for note in notes if note)}
-
-
-def _share(share: Share) -> str:
-    return f"{100 * share.share:.0f}% [{100 * share.lower:.0f}, {100 * share.upper:.0f}]"
 
 
 def matched_table(table: pd.DataFrame) -> pd.DataFrame:

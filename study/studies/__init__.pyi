@@ -1,5 +1,6 @@
+from .choice import Choice as Choice
 from .choice import choice_of as choice_of
-from .export import register_choice as register_choice
+from .export import files_to_keep as files_to_keep
 from .export import write_choice as write_choice
 from .search import NOT_EXPLAINED as NOT_EXPLAINED
 from .search import Recall as Recall

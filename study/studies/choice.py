@@ -18,6 +18,7 @@ from study.plan import Levels, Plan, PlannedTrial
 from study.studies.search import METRIC, Search
 from study.studies.study import Study
 from study.trials import Result
+from study.verdict import point_words
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def choose(plan: Plan, results: Mapping[str, Result]) -> Choice:
         rows.append(
             {
                 "candidate": candidate,
-                "condition": ", ".join(f"{n}={v}" for n, v in planned.levels.items() if n not in parameters) or "all",
+                "condition": point_words((name, level) for name, level in planned.point if name not in parameters),
                 "replicate": planned.replicate.index,
                 "recall": results[planned.key].metrics[METRIC],
                 "steps": planned.steps,

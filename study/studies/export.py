@@ -10,13 +10,9 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from study import files
-from study.cells import Cells
 from study.config import DataConfig, ScanviSettings, ScviSettings, Settings, StudyConfig, dump
-from study.plan import Plan
 from study.studies.choice import Choice, choice_of
-from study.studies.search import METRIC
 from study.studies.study import Study, largest_condition, steps_of
-from study.tracking import Projection
 from study.training import scanvi_arguments, scvi_arguments
 from study.trials import Result
 
@@ -33,30 +29,12 @@ def write_choice(study: Study, results: Mapping[str, Result]) -> tuple[Choice, P
     return choice, path
 
 
-def register_choice(
-    config: StudyConfig, plan: Plan, cells: Mapping[str, Cells], choice: Choice
-) -> tuple[str, list[str]]:
-    """Put the chosen settings into MLflow's model registry, with the models that `transfer` made with them.
-
-    Parameters
-    ----------
-    config
-        The study; its name is the model's.
-    plan
-        The study's plan.
-    cells
-        Its prepared cells by query.
-    choice
-        What `write` wrote.
+def files_to_keep(config: StudyConfig, choice: Choice) -> tuple[dict[str, Path], list[str]]:
+    """Return what belongs to the chosen settings: what `write_choice` wrote, and models that `transfer` made with them.
 
     Returns
     -------
-    The version that is now called `best`, and the queries whose models are in it.
-
-    Raises
-    ------
-    InputError
-        If MLflow cannot be used.
+    Files by the path that they get in a folder of their own, and the queries whose models are among them.
     """
     best = config.directory / "best.yaml"
     kept = {path.name: path for path in (best, best.with_suffix(".csv"), best.with_suffix(".py"))}
@@ -66,12 +44,7 @@ def register_choice(
         models = sorted(path for kind in ("scvi_model", "scanvi_model") for path in (folder / kind).glob("*"))
         for path in (*models, *sorted(folder.glob("confusion_*.csv")), folder / "config.yaml"):
             kept[f"models/{folder.name}/{path.relative_to(folder)}"] = path
-    winner = choice.table[choice.table["chosen"]].iloc[0]
-    projection = Projection(config, plan, cells)
-    version = projection.register(
-        dump(choice.settings), {METRIC: float(winner["recall there"])}, f"{choice.reason}.", kept
-    )
-    return version, queries
+    return kept, queries
 
 
 def _transferred(config: StudyConfig, choice: Choice) -> list[Path]:

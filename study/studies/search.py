@@ -40,6 +40,7 @@ from study.plan import (
 )
 from study.studies.candidates import Candidate, Group, mean_of_worst, replay
 from study.trials import HELD_OUT, MACRO_RECALL, metric, read_failures, read_result
+from study.verdict import point_words
 
 METRIC = metric(HELD_OUT, MACRO_RECALL)
 # `METRIC` by trial key: NaN of a trial that failed, None of one that is not trained yet.
@@ -123,8 +124,7 @@ class Search:
         if self.winner is None:
             return f"None of {len(settled)} candidates could be trained to its end, so there is no winner."
         pruned, failed = (sum(one.state == state for one in settled) for state in ("pruned", "failed"))
-        values = {name: f"{level:.4g}" if isinstance(level, float) else level for name, level in self.winner.levels}
-        chosen = ", ".join(f"{name}={value}" for name, value in values.items())
+        chosen = point_words(self.winner.levels)
         found = (
             f"The best of {len(settled)} candidates ({pruned} pruned, {failed} failed): {chosen}; worst condition "
             f"{self.winner.worst}, held-out macro recall {self.winner.recall:.3f} in the search."
@@ -253,7 +253,7 @@ def recall_reader(directory: Path) -> Recall:
 
 def _condition(space: SearchSpace, levels: Levels) -> str:
     chosen = parameters_of(space)
-    return ", ".join(f"{name}={level}" for name, level in levels if name not in chosen) or "all"
+    return point_words((name, level) for name, level in levels if name not in chosen)
 
 
 def _factors(config: StudyConfig, queries: Sequence[str], default: Levels) -> tuple[Factor, ...]:

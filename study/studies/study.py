@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from study.cells import Cells, prepare, query_names
@@ -88,11 +89,14 @@ def following(study: Study, recall: Recall) -> Callable[[], Study]:
     """
     if study.search is None:
         return lambda: study
+
     # Kept between readings: what is asked of the cells takes a pass over them.
-    conditions = conditions_of(study.config, study.queries, study.cells)
+    @cache
+    def conditions() -> Conditions:
+        return conditions_of(study.config, study.queries, study.cells)
 
     def now() -> Study:
-        search, plan = follow_search(study.config, study.queries, conditions, recall)
+        search, plan = follow_search(study.config, study.queries, conditions(), recall)
         return replace(study, plan=plan, search=search)
 
     return now

@@ -1,3 +1,3 @@
 from .mirror import Projection as Projection
-from .mirror import uri_of as uri_of
+from .registry import register as register
 from .server import serve as serve

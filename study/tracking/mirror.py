@@ -7,38 +7,27 @@ Nothing waits for MLflow: what it refuses, because its server is gone or its dat
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
-import os
-import sqlite3
 import tempfile
-import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pandas as pd
-from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag, ViewType
 
-from study.cells import Cells
-from study.config import StudyConfig, dump
+from study.config import StudyConfig, Tracking, dump
 from study.errors import InputError
 from study.plan import Plan, PlannedTrial
 from study.seeds import key_of
 from study.tracking.matrices import matrices_page
+from study.tracking.queue import Queue
 from study.tracking.slug import metric_name, slug
+from study.tracking.store import PARAM_LIMIT, REFUSED, first_line, open_store, uri_of, write_ahead
 from study.trials import Result, versions
 
-log = logging.getLogger(__name__)
-PARAM_LIMIT = 6000
 BATCH = 1000
-ALIAS = "best"
 # MLflow's pages would ask what kind of experiment this is; the note stands above the table of runs.
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
@@ -46,18 +35,6 @@ EXPERIMENT_TAGS = {
         "Trials alone: `tags.kind = 'trial'`. Why they differ: report.html in the run with `tags.kind = 'study'`."
     ),
 }
-# What MLflow and its stores raise: a gone server, a locked or full database, artifacts that cannot be written.
-REFUSED = (mlflow.exceptions.MlflowException, sqlite3.Error, OSError)
-PATIENCE = (
-    20.0  # seconds to wait for a locked database, as MLflow itself does, and before a refused store is tried again
-)
-# MLflow would try for four minutes to reach a server, and wait two for each answer.
-BOUNDS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
-
-
-def uri_of(config: StudyConfig) -> str:
-    """Return the address of the tracking store, with absolute paths."""
-    return config.tracking.uri or f"sqlite:///{config.tracking.directory.absolute() / 'mlflow.db'}"
 
 
 class Projection:
@@ -65,53 +42,62 @@ class Projection:
 
     Attributes
     ----------
-    owed
+    name
+        Of the study, and of its experiment.
+    uri
+        Of the store.
+    queue
         What is still to be shown.
-    behind
-        Why that was refused; empty if nothing is owed.
+    parent
+        Run of the study, above those of its trials.
     """
 
-    def __init__(self, config: StudyConfig, plan: Plan, cells: Mapping[str, Cells]) -> None:
+    def __init__(self, config: StudyConfig, plan: Plan, classes: Sequence[str]) -> None:
         """Open (or make) the experiment and the parent run.
+
+        Parameters
+        ----------
+        config
+            The study; it is shown whole.
+        plan
+            Its plan.
+        classes
+            Names of all classes of its reference and queries.
 
         Raises
         ------
         InputError
             If the tracking store cannot be reached, or two classes get the same name there.
         """
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        # It logs tracebacks of what it raises as well.
-        logging.getLogger("mlflow").setLevel(logging.CRITICAL)
-        for name, value in BOUNDS.items():
-            os.environ.setdefault(name, value)
-        self.owed: deque[Callable[[], None]] = deque()
-        self.behind, self._again = "", 0.0
-        self.config, self.plan, self.cells = config, plan, cells
-        _refuse_collisions(cells)
-        directory = config.tracking.directory.absolute()
+        self.name, self.uri, self.queue = config.name, uri_of(config.tracking), Queue(config.directory)
+        self.config, self.plan, self.classes = config, plan, classes
+        _refuse_collisions(classes)
         try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self.client = MlflowClient(uri_of(config))
-            self.experiment = self._experiment(directory)
-            if config.tracking.uri is None:
-                with closing(sqlite3.connect(directory / "mlflow.db", timeout=PATIENCE)) as database:
-                    database.execute("PRAGMA journal_mode=WAL")
+            self.client = open_store(config.tracking)
+            self.experiment = self._experiment(config.tracking)
+            write_ahead(config.tracking)
             self.runs = self._known_runs()
             self.parent = self._parent()
         except REFUSED as error:
             raise InputError(
-                f"tracking: MLflow at {uri_of(config)} cannot be used ({_first_line(error)}). "
+                f"tracking: MLflow at {self.uri} cannot be used ({first_line(error)}). "
                 "Start the server, use 'tracking=local', or end what locks the database. Results are not touched."
             ) from error
 
-    def _experiment(self, directory: Path) -> str:
-        found = self.client.get_experiment_by_name(self.config.name)
+    @property
+    def behind(self) -> str:
+        """Why MLflow does not show all of it; empty if it does."""
+        return self.queue.behind
+
+    def _experiment(self, tracking: Tracking) -> str:
+        found = self.client.get_experiment_by_name(self.name)
         if found is not None:
             if found.lifecycle_stage == "deleted":
                 self.client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
-        location = None if self.config.tracking.uri else (directory / "artifacts" / self.config.name).as_uri()
-        return str(self.client.create_experiment(self.config.name, artifact_location=location, tags=EXPERIMENT_TAGS))
+        artifacts = tracking.directory.absolute() / "artifacts" / self.name
+        location = None if tracking.uri else artifacts.as_uri()
+        return str(self.client.create_experiment(self.name, artifact_location=location, tags=EXPERIMENT_TAGS))
 
     def _known_runs(self) -> dict[str, Any]:
         """Runs of trials and of controls by key; where a lost answer left several, the finished one counts."""
@@ -148,40 +134,18 @@ class Projection:
         runs = self._search("tags.kind = 'study'")
         if runs:
             return str(runs[0].info.run_id)
-        tags = {"study": self.config.name, "kind": "study"}
-        return str(self.client.create_run(self.experiment, tags=tags, run_name=self.config.name).info.run_id)
+        tags = {"study": self.name, "kind": "study"}
+        return str(self.client.create_run(self.experiment, tags=tags, run_name=self.name).info.run_id)
 
     def __enter__(self) -> Projection:
         """Mark the study as running, with its configuration and design as artifacts."""
-        self._show(self._begin)
+        self.queue.show(self._begin)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Show what is still owed; end the parent run, and every run that a kill left open."""
-        self.owed.append(partial(self._end, kind is None))
-        self.catch_up()
-
-    def _show(self, what: Callable[[], None]) -> None:
-        """Show something now, or later if MLflow refused not long ago."""
-        self.owed.append(what)
-        if time.monotonic() >= self._again:
-            self.catch_up()
-
-    def catch_up(self) -> None:
-        """Show what is owed, until something is refused."""
-        while self.owed:
-            try:
-                self.owed[0]()
-            except REFUSED as error:
-                if not self.behind:
-                    where = self.config.directory
-                    log.warning("MLflow is behind (%s); results are kept in %s", _first_line(error), where)
-                self.behind, self._again = _first_line(error), time.monotonic() + PATIENCE
-                # The others first, next time: perhaps this alone is refused.
-                self.owed.rotate(-1)
-                return
-            self.owed.popleft()
-        self.behind = ""
+        self.queue.owed.append(partial(self._end, kind is None))
+        self.queue.catch_up()
 
     def _begin(self) -> None:
         self.client.set_terminated(self.parent, "RUNNING")
@@ -189,8 +153,7 @@ class Projection:
             self.client.set_tag(self.parent, f"version.{name}", value)
         self.client.log_dict(self.parent, dump(self.config), "config.json")
         self._design()
-        names = sorted({name for cells in self.cells.values() for name in cells.truth_classes})
-        self.client.log_dict(self.parent, {slug(name): name for name in names}, "classes.json")
+        self.client.log_dict(self.parent, {slug(name): name for name in sorted(self.classes)}, "classes.json")
 
     def _design(self) -> None:
         design = pd.DataFrame(
@@ -210,86 +173,20 @@ class Projection:
     def extend(self, plan: Plan) -> None:
         """Take the plan of a search that has gone on."""
         self.plan = plan
-        self._show(self._design)
+        self.queue.show(self._design)
 
     def attach(self, paths: Sequence[Path]) -> None:
         """Keep files (tables, the report) as artifacts of the parent run."""
         for path in paths:
-            self._show(partial(self.client.log_artifact, self.parent, str(path)))
+            self.queue.show(partial(self.client.log_artifact, self.parent, str(path)))
 
     def project(self, result: Result) -> None:
         """Show one finished trial; nothing happens if it is shown already."""
-        self._show(partial(self._project, self.plan.all_by_key[result.key], result))
+        self.queue.show(partial(self._project, self.plan.all_by_key[result.key], result))
 
     def project_failure(self, key: str, reason: str) -> None:
         """Show a trial that failed, with the reason."""
-        self._show(partial(self._project_failure, self.plan.all_by_key[key], reason))
-
-    def register(
-        self, settings: Mapping[str, Any], metrics: Mapping[str, float], why: str, files: Mapping[str, Path]
-    ) -> str:
-        """Put chosen settings, and what belongs to them, into the model registry, and let `ALIAS` be their version.
-
-        What is registered is a folder, not a flavour of MLflow: it holds no pickled code, and scvi-tools reads its
-        models. Equal files are one version, however often they are registered.
-
-        Parameters
-        ----------
-        settings
-            The chosen settings; they become params of a run with ``kind = 'export'``, which the version points at.
-        metrics
-            How they did.
-        why
-            Why they were chosen.
-        files
-            What to keep, by its path in the folder.
-
-        Returns
-        -------
-        The version.
-
-        Raises
-        ------
-        InputError
-            If MLflow refuses.
-        """
-        try:
-            return self._register(settings, metrics, why, files)
-        except REFUSED as error:
-            raise InputError(
-                f"tracking: MLflow at {uri_of(self.config)} did not register the settings ({_first_line(error)}). "
-                "best.yaml is written; register it again when MLflow can be used."
-            ) from error
-
-    def _register(
-        self, settings: Mapping[str, Any], metrics: Mapping[str, float], why: str, files: Mapping[str, Path]
-    ) -> str:
-        name = self.config.name
-        content = hashlib.sha256()
-        for path, file in sorted(files.items()):
-            content.update(f"{path}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-        digest = content.hexdigest()
-        if not self.client.search_registered_models(f"name = '{name}'"):
-            self.client.create_registered_model(name, description=f"The settings that hold up in the study {name}.")
-        known = self.client.search_model_versions(f"name = '{name}'")
-        version = next((one.version for one in known if one.tags.get("content") == digest), None)
-        if version is None:
-            tags = {"study": name, "kind": "export", "mlflow.parentRunId": self.parent}
-            run = self.client.create_run(self.experiment, tags=tags, run_name=f"chosen settings of {name}")
-            run_id = run.info.run_id
-            params = [Param(key, str(value)[:PARAM_LIMIT]) for key, value in _flat(settings).items()]
-            now = int(time.time() * 1000)
-            found = [Metric(key, value, now, 0) for key, value in metrics.items()]
-            self.client.log_batch(run_id, params=params, metrics=found)
-            for path, file in files.items():
-                self.client.log_artifact(run_id, str(file), str(Path("model", path).parent))
-            self.client.set_terminated(run_id)
-            made = self.client.create_model_version(
-                name, f"{run.info.artifact_uri}/model", run_id, tags={"content": digest}, description=why
-            )
-            version = made.version
-        self.client.set_registered_model_alias(name, ALIAS, version)
-        return str(version)
+        self.queue.show(partial(self._project_failure, self.plan.all_by_key[key], reason))
 
     def _project(self, planned: PlannedTrial, result: Result) -> None:
         when = int(result.finished * 1000)
@@ -297,7 +194,7 @@ class Projection:
         if run_id is None:
             return
         # Seed and fold are tags, so that what MLflow draws by itself are settings and data.
-        params = _flat(result.settings) | planned.levels
+        params = flat(result.settings) | planned.levels
         metrics = [Metric(metric_name(name), value, when, 0) for name, value in result.metrics.items()]
         probes = {name: value for name, value in result.probes.items() if isinstance(value, int | float)}
         metrics += [Metric(f"schedule/{name}", float(value), when, 0) for name, value in probes.items()]
@@ -339,7 +236,7 @@ class Projection:
         replicate = planned.replicate
         kind = self._kind(planned.key)
         tags = {
-            "study": self.config.name,
+            "study": self.name,
             f"{kind}_key": planned.key,
             "kind": kind,
             "config_hash": key_of(dump(planned.settings))[:16],
@@ -367,23 +264,20 @@ class Projection:
             self.client.log_artifacts(run_id, folder)
 
 
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def _refuse_collisions(cells: Mapping[str, Cells]) -> None:
+def _refuse_collisions(classes: Sequence[str]) -> None:
     names: dict[str, str] = {}
-    for name in {name for one in cells.values() for name in one.truth_classes}:
+    for name in classes:
         other = names.setdefault(slug(name), name)
         if other != name:
             raise InputError(f"labels: {name!r} and {other!r} get the same name in MLflow. Rename one of them.")
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under dotted names, as params have them."""
+    found: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
 
 
 def _tags(result: Result) -> list[RunTag]:

@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 
-from study.config import StudyConfig
+from study.config import Tracking
 from study.errors import InputError
-from study.tracking.mirror import uri_of
+from study.tracking.store import uri_of
 
 
-def serve(config: StudyConfig) -> None:
+def serve(tracking: Tracking) -> None:
     """Serve MLflow's pages of the local store on 127.0.0.1 until interrupted.
 
     Raises
@@ -20,13 +20,13 @@ def serve(config: StudyConfig) -> None:
     InputError
         If a tracking server is configured, or nothing was run yet.
     """
-    database = config.tracking.directory.absolute() / "mlflow.db"
-    if config.tracking.uri is not None:
-        raise InputError(f"tracking: open {config.tracking.uri} in a browser; 'ui' serves only the local store.")
+    database = tracking.directory.absolute() / "mlflow.db"
+    if tracking.uri is not None:
+        raise InputError(f"tracking: open {tracking.uri} in a browser; 'ui' serves only the local store.")
     if not database.is_file():
         raise InputError(f"tracking: there is no {database} yet. Run a study first: scanvi-study run")
-    port = str(config.tracking.port)
-    store = ["--backend-store-uri", uri_of(config), "--artifacts-destination", str(database.parent / "artifacts")]
+    port = str(tracking.port)
+    store = ["--backend-store-uri", uri_of(tracking), "--artifacts-destination", str(database.parent / "artifacts")]
     print(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)", file=sys.stderr)
     # Nobody asks this server to run jobs, and a dozen processes would wait for some.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

@@ -9,7 +9,7 @@ SLUG_LIMIT = 150  # characters
 
 
 def slug(name: str) -> str:
-    """Return a class name as MLflow allows it in a metric name; `unslug` gives it back.
+    """Return a class name as MLflow allows it in a metric name; it can be turned back.
 
     MLflow allows letters, digits, `_`, `-`, `.`, space, `:` and `/`. Every other character, `:` and `/` themselves, and
     dots and spaces that would not survive as part of a path become ``:HEX:``. Names that get too long are cut and end
@@ -19,11 +19,6 @@ def slug(name: str) -> str:
     if len(safe) <= SLUG_LIMIT:
         return safe
     return f"{safe[: SLUG_LIMIT - 20]}:h{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-
-
-def unslug(text: str) -> str:
-    """Return the class name that `slug` made a text of."""
-    return re.sub(r":([0-9A-F]+):", lambda found: chr(int(found[1], 16)), text)
 
 
 def metric_name(name: str) -> str:

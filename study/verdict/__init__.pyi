@@ -17,7 +17,6 @@ from .sentences import ReplicateCost as ReplicateCost
 from .sentences import TradeOff as TradeOff
 from .sentences import Verdict as Verdict
 from .sentences import judge as judge
-from .sentences import phrase as phrase
 from .words import GROUPS as GROUPS
 from .words import LABELS as LABELS
 from .words import PLACES as PLACES
@@ -25,6 +24,9 @@ from .words import SUMMARIES as SUMMARIES
 from .words import class_label as class_label
 from .words import condition_label as condition_label
 from .words import outcome_label as outcome_label
+from .words import phrase as phrase
 from .words import point_label as point_label
+from .words import point_words as point_words
+from .words import share_words as share_words
 from .words import short as short
 from .words import word as word

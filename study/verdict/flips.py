@@ -10,15 +10,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from study.cells import Cells
-from study.plan import Plan, PlannedTrial
+from study.plan import Levels, Plan, PlannedTrial
 from study.trials import Predictions, Result
+from study.verdict.words import point_words
 
 PARTS = ("held-out", "training")
 ANY = "(any condition)"
 # Training cells of both replicates under the baseline condition: what another seed and other held-out cells flip.
 REPLICATE = "(another replicate)"
 ReadPredictions = Callable[[str], Predictions]
-Point = tuple[tuple[str, object], ...]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def find_flips(plan: Plan, results: Mapping[str, Result], read: ReadPredictions,
     data = {factor.name for factor in plan.factors if factor.role == "data"}
     baseline = _levels(plan.trials[0], data)
     tallies: dict[str, _Tally] = {}
-    before: dict[Point, _Called] = {}
+    before: dict[Levels, _Called] = {}
     for (_, settings), group in _groups(plan, results, data).items():
         if baseline not in group:
             continue
@@ -97,21 +97,23 @@ def find_flips(plan: Plan, results: Mapping[str, Result], read: ReadPredictions,
         for point, key in group.items():
             if point != baseline:
                 other = _called(read(key))
-                _of(tallies, _words(point), cells).add(base, other, np.ones(len(base.label), bool), len(cells.classes))
+                _of(tallies, point_words(point), cells).add(
+                    base, other, np.ones(len(base.label), bool), len(cells.classes)
+                )
         if settings in before:
             both = ~(base.held_out | before[settings].held_out)
             _of(tallies, REPLICATE, cells).add(before[settings], base, both, len(cells.classes))
         before[settings] = base
     if not set(tallies) - {REPLICATE}:
         return None
-    table = pd.concat([_table(name, tally, _words(baseline), cells) for name, tally in tallies.items()])
+    table = pd.concat([_table(name, tally, point_words(baseline), cells) for name, tally in tallies.items()])
     table = table.sort_values(["condition", "flips"], ascending=[True, False], kind="stable", ignore_index=True)
-    return Flips(_words(baseline), table, _transitions(table, tallies), _rates(table, tallies, cells))
+    return Flips(point_words(baseline), table, _transitions(table, tallies), _rates(table, tallies, cells))
 
 
-def _groups(plan: Plan, results: Mapping[str, Result], data: set[str]) -> dict[tuple[int, Point], dict[Point, str]]:
+def _groups(plan: Plan, results: Mapping[str, Result], data: set[str]) -> dict[tuple[int, Levels], dict[Levels, str]]:
     """Keys of finished trials by condition, for each replicate and setting."""
-    groups: dict[tuple[int, Point], dict[Point, str]] = {}
+    groups: dict[tuple[int, Levels], dict[Levels, str]] = {}
     chosen = {factor.name for factor in plan.factors} - data
     for trial in plan.trials:
         if trial.key in results:
@@ -120,12 +122,8 @@ def _groups(plan: Plan, results: Mapping[str, Result], data: set[str]) -> dict[t
     return groups
 
 
-def _levels(trial: PlannedTrial, names: set[str]) -> Point:
+def _levels(trial: PlannedTrial, names: set[str]) -> Levels:
     return tuple((name, level) for name, level in trial.point if name in names)
-
-
-def _words(point: Point) -> str:
-    return ", ".join(f"{name}={level}" for name, level in point)
 
 
 def _called(found: Predictions) -> _Called:

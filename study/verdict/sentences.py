@@ -11,36 +11,28 @@ import pandas as pd
 from study.attribution import (
     CAUSES,
     CHANCE,
+    OTHER,
     SIGNIFICANT,
     Attribution,
     Effect,
     Layout,
+    Share,
     StudyAttribution,
     clear_winner,
     layout_of,
 )
 from study.config import Level
-from study.trials import MACRO, OVERALL
 from study.verdict.precision import MOST_REPLICATES, replicates_needed
-
-# Outcomes over all classes: shown like a class, but no party to a trade-off.
-SUMMARIES = {MACRO: "the mean of all classes", OVERALL: "all cells together"}
-NAMES = {
-    "data": "the data",
-    "parameter": "the settings",
-    "data x parameter": "settings that act by data",
-    "other repeatable": "settings in no simple form",
-}
-# How a level instead of its baseline reads; other factors read "name = level instead of baseline".
-PHRASES = {
-    "query": "query {level} instead of {baseline}",
-    "query_cells": "{level} query cells instead of {baseline}",
-    "scvi.max_epochs": "{level} scVI epochs instead of {baseline}",
-    "scanvi.max_epochs": "{level} scANVI epochs instead of {baseline}",
-    "scanvi.n_samples_per_label": "{level} labelled cells per class and epoch instead of {baseline}",
-    "scanvi.linear_classifier": "linear classifier {level} instead of {baseline}",
-    "scvi.norm": "{level} normalisation instead of {baseline}",
-}
+from study.verdict.words import (
+    SUMMARIES,
+    class_words,
+    group_words,
+    outcome_words,
+    phrase,
+    points_words,
+    share_words,
+    word,
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +59,8 @@ class ClassVerdict:
         Which effects are real, in a sentence.
     real
         Those effects, largest first.
+    decomposed
+        Whether it could be; else `why` says why not.
     """
 
     class_name: str
@@ -75,6 +69,7 @@ class ClassVerdict:
     why: str
     which: str
     real: tuple[Effect, ...]
+    decomposed: bool = True
 
     @property
     def sentence(self) -> str:
@@ -96,7 +91,7 @@ class TradeOff:
     def sentence(self) -> str:
         """The trade-off in words."""
         gains, losses = (
-            ", ".join(f"{name} {_points(abs(effect.points))} points" for name, effect in side)
+            ", ".join(f"{name} {points_words(abs(effect.points))} points" for name, effect in side)
             for side in (self.helps, self.hurts)
         )
         return f"Trade-off: {phrase(self.factor, self.level, self.baseline)} helps {gains} and hurts {losses}."
@@ -171,23 +166,10 @@ def dominant_group(found: Attribution) -> str | None:
     return share.group if share.p_adjusted is None or share.p_adjusted <= SIGNIFICANT else None
 
 
-def phrase(factor: str, level: Level, baseline: Level) -> str:
-    """Return a difference in words, such as "30 query cells instead of all"."""
-    template = PHRASES.get(factor, factor + " = {level} instead of {baseline}")
-    return template.format(level=_word(level), baseline=_word(baseline))
-
-
 def effect_sentence(effect: Effect, what: str) -> str:
     """Return an effect in words, such as "with 30 query cells instead of all, recall is 6 points lower [4, 8]"."""
-    place = f", at {effect.at_factor} = {_word(effect.at_level)}" if effect.at_level is not None else ""
+    place = f", at {effect.at_factor} = {word(effect.at_level)}" if effect.at_level is not None else ""
     return f"with {phrase(effect.factor, effect.level, effect.baseline)}{place}, {what} is {_size(effect)}"
-
-
-def outcome_words(outcome: str) -> str:
-    """Return an outcome in words: ``train/recall`` is "recall on training cells"."""
-    where, _, metric = outcome.rpartition("/")
-    place = {"heldout": "held-out cells", "train": "training cells", "query": "query cells"}.get(where, where)
-    return f"{metric.replace('_', ' ')} on {place}" if place else metric
 
 
 def further_words(further: int, now: int, cost: ReplicateCost | None) -> str:
@@ -201,7 +183,7 @@ def further_words(further: int, now: int, cost: ReplicateCost | None) -> str:
 
 def _class_verdict(found: Attribution, layout: Layout | None, cost: ReplicateCost | None) -> ClassVerdict:
     if found.method == "none":
-        return ClassVerdict(found.class_name, None, None, f"Not decomposed: {found.reason}.", "", ())
+        return ClassVerdict(found.class_name, None, None, f"Not decomposed: {found.reason}.", "", (), decomposed=False)
     dominant = dominant_group(found)
     further = None
     if dominant is None and layout:
@@ -216,12 +198,11 @@ def _class_verdict(found: Attribution, layout: Layout | None, cost: ReplicateCos
 def _why(found: Attribution, dominant: str | None, further: int | None, cost: ReplicateCost | None) -> str:
     """Say why single runs differ."""
     note = f" ({found.reason})" if found.reason else ""
-    if dominant == CHANCE:
-        return f"Single runs differ mostly by chance: {_share(found, CHANCE)} of their differences{note}."
     if dominant:
-        return f"Single runs differ mostly by {NAMES[dominant]}: {_share(found, dominant)} of their differences{note}."
+        share = _share(found.share(dominant))
+        return f"Single runs differ mostly by {group_words(dominant)}: {share} of their differences{note}."
     largest = sorted(found.shares, key=lambda share: -share.share)[:2]
-    listed = ", ".join(f"{NAMES.get(share.group, share.group)} {_share(found, share.group)}" for share in largest)
+    listed = ", ".join(f"{group_words(share.group)} {_share(share)}" for share in largest)
     if not found.anova:
         settle = "what would settle it is not known for a random design"
     elif further is None:
@@ -244,7 +225,7 @@ def _which(real: Sequence[Effect], what: str) -> str:
         inside = [e for e in real if e.kind == "simple" and (e.factor, e.level) == (first.factor, first.level)]
         largest = max(inside, key=lambda effect: abs(effect.points), default=None)
         if largest and abs(largest.points) > 1.5 * abs(first.points):
-            text += f", and {_size(largest)} at {largest.at_factor} = {_word(largest.at_level)}"
+            text += f", and {_size(largest)} at {largest.at_factor} = {word(largest.at_level)}"
     others = len(overall) + len(local) - 1
     more = f" {others} more {'effect is' if others == 1 else 'effects are'} real." if others else ""
     return f"{text[0].upper()}{text[1:]}.{more}"
@@ -252,14 +233,14 @@ def _which(real: Sequence[Effect], what: str) -> str:
 
 def _study_why(classes: Sequence[ClassVerdict], replicates: int, cost: ReplicateCost | None) -> str:
     """Say of the whole study why single runs differ."""
-    told = [one for one in classes if not one.why.startswith("Not decomposed")]
+    told = [one for one in classes if one.decomposed]
     if not told:
         return "No class could be decomposed."
     parts = []
-    for group in sorted({one.dominant for one in told if one.dominant}, key=lambda group: group != CHANCE):
+    for group in (CHANCE, *CAUSES, OTHER):
         named = [_name(one) for one in told if one.dominant == group]
         if named:
-            parts.append(f"mostly by {NAMES.get(group, group)} in {_listed(named)}")
+            parts.append(f"mostly by {group_words(group)} in {_listed(named)}")
     open_ones = [one for one in told if one.dominant is None]
     text = f"Single runs differ {'; '.join(parts)}." if parts else ""
     if open_ones:
@@ -279,12 +260,12 @@ def _study_which(classes: Sequence[ClassVerdict], outcome: str) -> str:
     name, largest = max(real, key=lambda pair: abs(pair[1].points))
     number = sum(bool(one.real) for one in classes if one.class_name not in SUMMARIES)
     where = "1 class" if number == 1 else f"{number} classes" if number else "no single class, but over all of them"
-    text = effect_sentence(largest, f"{outcome_words(outcome)} of {SUMMARIES.get(name, name)}")
+    text = effect_sentence(largest, f"{outcome_words(outcome)} of {class_words(name)}")
     return f"Effects that are real were found in {where}; the largest: {text}."
 
 
 def _name(one: ClassVerdict) -> str:
-    return SUMMARIES.get(one.class_name, one.class_name)
+    return class_words(one.class_name)
 
 
 def _trade_offs(attributions: Sequence[Attribution]) -> tuple[TradeOff, ...]:
@@ -305,29 +286,17 @@ def _trade_offs(attributions: Sequence[Attribution]) -> tuple[TradeOff, ...]:
     return tuple(sorted(trades, key=lambda trade: trade.hurts[0][1].points - trade.helps[0][1].points))
 
 
-def _share(found: Attribution, group: str) -> str:
-    share = found.share(group)
-    return f"{100 * share.share:.0f}% [{100 * share.lower:.0f}, {100 * share.upper:.0f}]"
-
-
 def _size(effect: Effect) -> str:
     """Return "6 points lower [4, 8]"."""
     low, high = (effect.lower, effect.upper) if effect.points > 0 else (-effect.upper, -effect.lower)
     way = "higher" if effect.points > 0 else "lower"
-    return f"{_points(abs(effect.points))} points {way} [{_points(low)}, {_points(high)}]"
-
-
-def _points(value: float) -> str:
-    """Return points to two digits: 22, 6.4, 0.3."""
-    return f"{value:.0f}" if abs(value) >= 9.95 else f"{value:.1f}".removesuffix(".0")
-
-
-def _word(level: Level | None) -> str:
-    if isinstance(level, float):
-        return f"{level:.3g}"
-    return str(level).lower() if isinstance(level, bool) else str(level)
+    return f"{points_words(abs(effect.points))} points {way} [{points_words(low)}, {points_words(high)}]"
 
 
 def _listed(names: Sequence[str], most: int = 6) -> str:
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _share(share: Share) -> str:
+    return share_words(share.share, share.lower, share.upper)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from study.attribution import CHANCE, OTHER
+from study.attribution import CHANCE, DATA, MIXED, OTHER, PARAMETER
 from study.config import Level
 from study.plan import Condition
 from study.trials import MACRO, OVERALL
@@ -14,14 +14,38 @@ LABELS = {
     "train/recall": ("Training recall", "on the cells that were trained on: flatters"),
     "train/precision": ("Training precision", "the forum's number: what people look at"),
 }
+# Of each group of causes: its label, and what it is called inside a sentence.
+GROUP_WORDS = {
+    DATA: ("data", "the data"),
+    PARAMETER: ("settings", "the settings"),
+    MIXED: ("data x settings", "settings that act by data"),
+    OTHER: ("settings in no simple form", "settings in no simple form"),
+    CHANCE: ("chance", "chance"),
+}
+GROUPS = {group: label for group, (label, _) in GROUP_WORDS.items()}
+# Of each outcome over all classes likewise: it is shown like a class, but is no party to a trade-off.
+SUMMARY_WORDS = {
+    MACRO: ("Mean of all classes (macro)", "the mean of all classes"),
+    OVERALL: ("All cells together (overall)", "all cells together"),
+}
+SUMMARIES = {name: label for name, (label, _) in SUMMARY_WORDS.items()}
+# How a level instead of its baseline reads; other factors read "name = level instead of baseline".
+PHRASES = {
+    "query": "query {level} instead of {baseline}",
+    "query_cells": "{level} query cells instead of {baseline}",
+    "scvi.max_epochs": "{level} scVI epochs instead of {baseline}",
+    "scanvi.max_epochs": "{level} scANVI epochs instead of {baseline}",
+    "scanvi.n_samples_per_label": "{level} labelled cells per class and epoch instead of {baseline}",
+    "scanvi.linear_classifier": "linear classifier {level} instead of {baseline}",
+    "scvi.norm": "{level} normalisation instead of {baseline}",
+}
 PLACES = {"heldout": "held-out cells", "train": "training cells", "query": "query cells"}
-SUMMARIES = {MACRO: "Mean of all classes (macro)", OVERALL: "All cells together (overall)"}
 
 
 def word(level: Level | None) -> str:
-    """Return a level as it is written in a search space; what was drawn from a range with five digits."""
+    """Return a level as it is written in a search space; what was drawn from a range with four digits."""
     if isinstance(level, float):
-        return f"{level:.5g}"
+        return f"{level:.4g}"
     return str(level).lower() if isinstance(level, bool) else str(level)
 
 
@@ -33,6 +57,39 @@ def short(factor: str) -> str:
 def class_label(name: str) -> str:
     """Return a class's name, or what a summary over classes is called."""
     return SUMMARIES.get(name, name)
+
+
+def class_words(name: str) -> str:
+    """Return a class's name, or what a summary over classes is called inside a sentence."""
+    return SUMMARY_WORDS[name][1] if name in SUMMARY_WORDS else name
+
+
+def group_words(group: str) -> str:
+    """Return what a group of causes is called inside a sentence."""
+    return GROUP_WORDS[group][1]
+
+
+def share_words(share: float, lower: float, upper: float) -> str:
+    """Return a share in percent with its interval: "43% [30, 56]"."""
+    return f"{100 * share:.0f}% [{100 * lower:.0f}, {100 * upper:.0f}]"
+
+
+def points_words(value: float) -> str:
+    """Return points to two digits: 22, 6.4, 0.3."""
+    return f"{value:.0f}" if abs(value) >= 9.95 else f"{value:.1f}".removesuffix(".0")
+
+
+def phrase(factor: str, level: Level, baseline: Level) -> str:
+    """Return a difference in words, such as "30 query cells instead of all"."""
+    template = PHRASES.get(factor, factor + " = {level} instead of {baseline}")
+    return template.format(level=word(level), baseline=word(baseline))
+
+
+def outcome_words(outcome: str) -> str:
+    """Return an outcome in words: ``train/recall`` is "recall on training cells"."""
+    where, _, metric = outcome.rpartition("/")
+    place = PLACES.get(where, where)
+    return f"{metric.replace('_', ' ')} on {place}" if place else metric
 
 
 def outcome_label(outcome: str) -> tuple[str, str]:
@@ -48,15 +105,11 @@ def condition_label(condition: Condition) -> str:
     return f"{condition.query}, {condition.n_cells:,} cells{draw}" if condition.n_cells else condition.query
 
 
+def point_words(levels: Iterable[tuple[str, Level]]) -> str:
+    """Return some levels in words, each with the whole name of its factor; "all" where there is none."""
+    return ", ".join(f"{name}={word(level)}" for name, level in levels) or "all"
+
+
 def point_label(levels: Iterable[tuple[str, Level]]) -> str:
-    """Return some levels in words."""
+    """Return some levels in words, with the factors' names without their stage."""
     return ", ".join(f"{short(name)}={word(level)}" for name, level in levels)
-
-
-GROUPS = {
-    "data": "data",
-    "parameter": "settings",
-    "data x parameter": "data x settings",
-    OTHER: "settings in no simple form",
-    CHANCE: "chance",
-}

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,19 +14,7 @@ from scipy.special import expit
 from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.multitest import multipletests
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from simulated_tables import (
-    Planted,
-    chance_for,
-    draw,
-    forum_design,
-    layout_for,
-    plant_effects,
-    small_design,
-    true_points,
-)
-
-from study.attribution.attribute import attribute, attribute_study
+from study.attribution.attribute import attribute_study
 from study.attribution.balanced import block_variances
 from study.attribution.effects import adjust_effects, compare, contrasts_of, holm, weights_of
 from study.attribution.intervals import group_p_values, piece_squares, share_bounds
@@ -45,6 +31,17 @@ from study.attribution.layout import (
 from study.attribution.mixed import fit_unbalanced, reml
 from study.attribution.tables import MIN_SUPPORT, ClassTable, logit, missing_not_at_random, percent, slope
 from study.plan.factors import Factor, Stratum, strata
+from tests.made import attribute
+from tests.simulated_tables import (
+    Planted,
+    chance_for,
+    draw,
+    forum_design,
+    layout_for,
+    plant_effects,
+    small_design,
+    true_points,
+)
 
 SMALL = small_design()
 

@@ -7,11 +7,14 @@ import pandas as pd
 import pytest
 from scipy.special import expit, logit
 
-from study.attribution.attribute import attribute, attribute_study
+from study.attribution.attribute import attribute_study
+from study.attribution.effects import holm
 from study.attribution.findings import Attribution, Effect
+from study.attribution.tables import _codes
 from study.config.space import Domain
 from study.plan.factors import Factor, strata
 from study.verdict.sentences import judge
+from tests.made import attribute
 
 FACTORS = (
     Factor("query", ("A", "B", "C"), "data"),
@@ -131,3 +134,32 @@ def test_the_card_of_a_random_design() -> None:
     both = [effect for one in study.attributions for effect in one.effects]
     assert all(effect.p_adjusted >= effect.p for effect in both)
     assert any(effect.p_adjusted > effect.p for effect in both)
+
+
+def test_p_values_are_those_of_holm_over_all_classes_of_an_outcome() -> None:
+    tables = [table_of(seed, by_lr=0.1 * seed).assign(class_name=f"c{seed}") for seed in range(3)]
+    other = table_of(9).assign(class_name="c0", outcome="train/recall")
+    table = pd.concat([*(one.assign(outcome="heldout/recall") for one in tables), other])
+    study = attribute_study(table, FACTORS, strata(FACTORS))
+    for outcome, classes in (("heldout/recall", 3), ("train/recall", 1)):
+        family = [one for one in study.attributions if one.outcome == outcome]
+        assert len(family) == classes
+        effects = [effect for one in family for effect in one.effects]
+        expected = holm(np.array([effect.p for effect in effects]))
+        np.testing.assert_array_equal([effect.p_adjusted for effect in effects], expected)
+        shares = [share for one in family for share in one.shares if share.p is not None]
+        np.testing.assert_array_equal([s.p_adjusted for s in shares], holm(np.array([s.p for s in shares])))
+
+
+def test_what_was_never_drawn_is_named() -> None:
+    table = table_of(0)
+    never = table[table["query"] != "B"]
+    assert attribute(never, FACTORS, strata(FACTORS)).reason.startswith("query = B was never drawn, or has no result")
+    same = table.assign(**{"scanvi.lr": 0.01})
+    assert attribute(same, FACTORS, strata(FACTORS)).reason == "scanvi.lr came out as 0.01 in every point"
+
+
+def test_one_and_true_are_two_levels() -> None:
+    factor = Factor("scanvi.extra.x", (True, 1), "parameter")
+    for column in (pd.Series([1, True, 1, True], dtype=object), pd.Series(["1", "True", "1", "True"])):
+        assert _codes(column, factor).tolist() == [1, 0, 1, 0]

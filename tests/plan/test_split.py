@@ -3,30 +3,11 @@
 from dataclasses import replace
 
 import numpy as np
-import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from study.cells.prepared import Cells
 from study.plan.split import held_out, labelled_per_epoch, split_cells
-
-
-def cells(labels: list[int], n_query: int) -> Cells:
-    n = len(labels) + n_query
-    classes = tuple(f"c{code}" for code in range(max(labels) + 1))
-    return Cells(
-        counts=sp.csr_matrix(np.ones((n, 2), dtype=np.float32)),
-        genes=np.array(["a", "b"]),
-        classes=classes,
-        labels=np.array(labels, dtype=np.int32),
-        truth=np.full(n_query, -1, dtype=np.int32),
-        truth_classes=classes,
-        batches=("one",),
-        batch=np.zeros(n, dtype=np.int32),
-        names=np.array([f"cell{i}" for i in range(n)]),
-        origin=np.full(n_query, -1),
-    )
-
+from tests.made import cells_of
 
 labellings = st.lists(st.integers(0, 4), min_size=4, max_size=80).map(
     lambda codes: np.unique(codes, return_inverse=True)[1]
@@ -52,7 +33,7 @@ def test_a_later_round_splits_afresh() -> None:
 
 @given(labellings, st.integers(0, 40), st.integers(2, 16))
 def test_rows_are_divided_and_no_batch_is_of_one_cell(labels: np.ndarray, n_query: int, batch_size: int) -> None:
-    some = cells(labels.tolist(), n_query)
+    some = cells_of(labels.tolist(), n_query)
     parts = split_cells(some, 1, 3, batch_size)
     together = np.concatenate([parts.train, parts.held_out, parts.left_out])
     assert sorted(together) == list(range(some.counts.shape[0]))
@@ -62,14 +43,14 @@ def test_rows_are_divided_and_no_batch_is_of_one_cell(labels: np.ndarray, n_quer
 
 
 def test_copies_of_held_out_cells_do_not_come_back_through_the_query() -> None:
-    some = cells([0, 1] * 10, 20)
+    some = cells_of([0, 1] * 10, 20)
     copies = replace(some, origin=np.arange(20))
     parts = split_cells(copies, 0, 2, 64)
     assert set(parts.left_out - 20) == set(parts.held_out)
 
 
 def test_labelled_cells_of_an_epoch() -> None:
-    some = cells([0] * 9 + [1] * 3, 5)
+    some = cells_of([0] * 9 + [1] * 3, 5)
     parts = split_cells(some, 0, 3, 128)
     assert labelled_per_epoch(some, parts, "all") == {"c0": 6, "c1": 2}
     assert labelled_per_epoch(some, parts, 4) == {"c0": 4, "c1": 2}

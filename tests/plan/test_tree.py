@@ -1,48 +1,18 @@
 """The stage tree: what is shared, what a key depends on, what is missing, and where chance enters."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
-from study.cells.prepared import Cells
 from study.cells.sources import query_names
-from study.cells.twins import prepare
-from study.config.composition import compose, validate
-from study.config.study import StudyConfig
 from study.config.values import dump
 from study.errors import InputError
 from study.plan.factors import Factor, factors_of, strata
-from study.plan.tree import Plan, plan_study
+from study.plan.tree import plan_study
 from study.plan.trials import replicates_of, trials_of
-
-
-@cache
-def pbmc() -> dict[str, Cells]:
-    with tempfile.TemporaryDirectory() as folder:
-        return prepare(compose().data, ("asis", "shallow", "none"), Path(folder))
-
-
-def study_of(factors: str | None = None, *overrides: str, **space: object) -> StudyConfig:
-    values = dump(compose(list(overrides)))
-    if factors is not None:
-        values["space"]["factors"] = yaml.safe_load(factors)
-    values["space"] |= space
-    return validate(values)
-
-
-def planned(factors: str | None = None, *overrides: str, **space: object) -> Plan:
-    config = study_of(factors, *overrides, **space)
-    return plan_study(config, pbmc(), query_names(config.data))
-
-
-def keys(made: Plan) -> list[str]:
-    return [trial.key for trial in made.trials]
+from tests.made import keys, pbmc, planned, study_of
 
 
 def test_the_default_study_by_hand() -> None:

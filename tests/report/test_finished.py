@@ -10,7 +10,7 @@ from study.report.finished import of_whole_replicates, read_finished, read_some,
 from study.studies.study import Study
 from study.trials.record import Predictions
 from study.trials.store import write_failure, write_result
-from tests.report.test_page import scene
+from tests.scenes import scene
 
 
 def on_disk(root: Path, replicates: int = 3, but: int = 0) -> Study:

@@ -6,8 +6,7 @@ import pandas as pd
 from study.studies.choice import _decide, choose
 from study.studies.search import METRIC
 from study.trials.record import Result
-from tests.plan.test_tree import planned
-from tests.trials.test_store import some_result
+from tests.made import planned, some_result
 
 
 def decide(values: dict[tuple[str, str], list[float]], steps: dict[str, int]) -> tuple[str, pd.DataFrame]:

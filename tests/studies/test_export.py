@@ -27,8 +27,7 @@ from study.studies.transfer import _epochs, transfer_all
 from study.training.hardware import Hardware
 from study.trials.perform import perform
 from study.trials.store import read_all, read_predictions
-from tests.plan.test_tree import study_of
-from tests.trials.test_store import some_result
+from tests.made import some_result, study_of
 
 DRIVER = """
 import runpy, sys, anndata, numpy as np

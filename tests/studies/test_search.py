@@ -26,7 +26,7 @@ from study.studies.choice import choose_found
 from study.studies.export import best_config
 from study.studies.search import NOT_EXPLAINED, Search, compare_settings, follow_search
 from study.studies.study import Study
-from tests.plan.test_tree import pbmc, study_of
+from tests.made import pbmc, study_of
 
 FACTORS = """
 query: {levels: [asis, shallow]}

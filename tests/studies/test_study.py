@@ -6,7 +6,7 @@ import pytest
 
 from study.errors import InputError
 from study.studies.study import open_study
-from tests.plan.test_tree import study_of
+from tests.made import study_of
 
 
 @pytest.mark.parametrize(

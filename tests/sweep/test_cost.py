@@ -17,8 +17,7 @@ from study.plan.tree import Plan, plan_study
 from study.sweep.cost import AROUND_A_RUN, Rates, _some, fit_rates, predict_cost
 from study.training.hardware import Hardware
 from study.trials.timing import Timing, write_timing
-from tests.plan.test_tree import pbmc, study_of
-from tests.trials.test_timing import record
+from tests.made import pbmc, study_of, timing_of
 
 RATES = Rates({"pretraining": (0.01, 0.02), "fine-tuning": (0.03, 0.04)}, (0.05, 1e-4), (0.2, 2e-4))
 SMALL = ("scvi.n_hidden=16", "scvi.n_latent=4", "query_cells=100")
@@ -50,7 +49,7 @@ def taken(made: Plan, rates: Rates, **changes: object) -> list[Timing]:
             "seconds": reached[-1][1] + evaluation + around,
             "started": float(number),
         }
-        found.append(replace(record(one.key), **{**values, **changes}))  # type: ignore[arg-type]
+        found.append(replace(timing_of(one.key), **{**values, **changes}))  # type: ignore[arg-type]
     return found
 
 

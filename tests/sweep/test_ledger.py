@@ -1,7 +1,7 @@
 """The account of a sweep."""
 
 from study.sweep.ledger import Tree
-from tests.plan.test_tree import planned
+from tests.made import planned
 
 
 def test_what_starts_from_a_failed_stage_is_blocked_and_all_else_goes_on() -> None:

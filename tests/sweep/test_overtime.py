@@ -5,16 +5,7 @@ import sys
 from pathlib import Path
 
 from study.sweep.overtime import limited, overtime_reason
-
-HANGS = """
-import re, sys
-from pathlib import Path
-from study.sweep.overtime import limited
-def hang():
-    re.match("(a+)+$", "a" * 64 + "b")  # in C, holding the lock of the interpreter
-with limited(0.005, Path(sys.argv[1])):
-    hang()
-"""
+from tests.made import HANGS
 
 
 def test_what_hangs_is_ended_and_says_where(tmp_path: Path) -> None:

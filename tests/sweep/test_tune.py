@@ -16,8 +16,7 @@ from study.plan.order import simulate_schedule
 from study.plan.stages import Stage
 from study.sweep.ledger import Tree
 from study.sweep.tune import ATTEMPTS, _aside, _Failed, _Listener, _Searcher
-from tests.plan.test_tree import planned
-from tests.sweep.test_overtime import HANGS
+from tests.made import HANGS, planned
 
 
 def sweep_of(folder: Path) -> tuple[Tree, _Searcher, _Listener]:

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser
 from study.attribution.attribute import attribute_study
 from study.plan.factors import strata
 from study.trials.tables import count_frame
-from tests.report.test_page import Scene, described, large, scene
+from tests.scenes import Scene, described, large, scene
 from tests.system.browser import Visit, chromium, visit
 from tests.system.conftest import Workplace
 

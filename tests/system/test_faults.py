@@ -14,6 +14,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from study.cells.prepared import class_names
 from study.config.composition import compose
 from study.studies.study import open_study
 from study.tracking.mirror import Projection
@@ -217,7 +218,7 @@ def test_a_locked_database_is_waited_for(copied: Workplace, tmp_path: Path, monk
     config = compose([*SMALL, f"tracking.directory={tmp_path / 'mlruns'}"])
     study = open_study(config)
     found = list(read_all(config.directory, study.plan.all_by_key).values())
-    with Projection(config, study.plan, study.cells) as projection:
+    with Projection(config, study.plan, class_names(study.cells)) as projection:
         projection.project(found[0])
         with locked(tmp_path / "mlruns" / "mlflow.db", seconds=7):
             projection.project(found[1])

@@ -3,7 +3,7 @@
 from html.parser import HTMLParser
 
 from study.tracking.matrices import matrices_page
-from tests.trials.test_store import some_result
+from tests.made import some_result
 
 HOSTILE = "<script>alert(1)</script>"
 

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name
 
-from study.tracking.slug import metric_name, slug, unslug
+from study.tracking.slug import metric_name, slug
+from tests.made import unslug
 
 names = st.text(min_size=1, max_size=40)
 

@@ -22,7 +22,7 @@ from study.training.hardware import Hardware
 from study.training.models import State, build_scvi, finetune, joint_anndata, pretrain, state_of
 from study.training.private import SubSampleLabels
 from study.training.snapshot import Snapshot
-from tests.training.test_models import TINY, pbmc
+from tests.made import TINY, few_cells
 
 Curves = dict[str, list[float]]
 Trained = tuple[State, Curves]
@@ -42,8 +42,8 @@ class Logged(Callback):
 
 def stock(config: StudyConfig, epochs: int) -> list[Trained]:
     """Both stages as a user of scvi-tools trains them; nothing of our training is used."""
-    parts = split_cells(pbmc(), 0, 3, 128)
-    adata = joint_anndata(pbmc(), parts)
+    parts = split_cells(few_cells(), 0, 3, 128)
+    adata = joint_anndata(few_cells(), parts)
     rest = np.setdiff1d(np.arange(adata.n_obs), parts.train)
     common = {
         "max_epochs": epochs,
@@ -82,14 +82,14 @@ def stock(config: StudyConfig, epochs: int) -> list[Trained]:
 
 
 def ours(config: StudyConfig, epochs: int, engine: str) -> list[Trained]:
-    parts, on = split_cells(pbmc(), 0, 3, 128), Hardware(engine=engine)
+    parts, on = split_cells(few_cells(), 0, 3, 128), Hardware(engine=engine)
     kept: list[Trained] = []
 
     def read(snapshot: Snapshot) -> None:
         kept.append((state_of(snapshot.model), snapshot.curves))
 
-    pretrain(pbmc(), parts, config, 0, [epochs], read, on)
-    finetune(pbmc(), parts, config, 0, [epochs], read, on, kept[0][0])
+    pretrain(few_cells(), parts, config, 0, [epochs], read, on)
+    finetune(few_cells(), parts, config, 0, [epochs], read, on, kept[0][0])
     return kept
 
 
@@ -137,8 +137,8 @@ def epochs_of(splitter: Any) -> Iterator[list[Any]]:
 
 def splitters(device: str | None, batch_size: int = 32) -> tuple[list[Any], list[Any]]:
     """Splitters of stock scvi-tools and ours, for unlabelled and labelled cells."""
-    parts = split_cells(pbmc(), 0, 3, batch_size)
-    adata = joint_anndata(pbmc(), parts)
+    parts = split_cells(few_cells(), 0, 3, batch_size)
+    adata = joint_anndata(few_cells(), parts)
     rest = np.setdiff1d(np.arange(adata.n_obs), parts.train)
     vae = build_scvi(adata, compose(TINY).scvi)
     vae.is_trained_ = True

@@ -1,14 +1,11 @@
 """Training: the traps of scvi-tools that would spoil a study without a word, each sprung on purpose."""
 
-import tempfile
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from study.cells.prepared import Cells
 from study.cells.twins import prepare
 from study.config.composition import compose
 from study.config.study import StudyConfig
@@ -18,27 +15,20 @@ from study.training.arguments import check_extra
 from study.training.hardware import Hardware
 from study.training.models import State, finetune, joint_anndata, operate, predict_probabilities, pretrain, state_of
 from study.training.snapshot import Snapshot, TrainingError, undisturbed
-
-TINY = ["scvi.n_hidden=8", "scvi.n_latent=3"]
-
-
-@cache
-def pbmc() -> Cells:
-    with tempfile.TemporaryDirectory() as folder:
-        return prepare(compose().data, ["asis"], Path(folder))["asis"].first(60)
+from tests.made import TINY, few_cells
 
 
 def pretrained(config: StudyConfig, parts: Split) -> State:
     states: list[State] = []
-    pretrain(pbmc(), parts, config, 0, [1], lambda s: states.append(state_of(s.model)), Hardware())
+    pretrain(few_cells(), parts, config, 0, [1], lambda s: states.append(state_of(s.model)), Hardware())
     return states[0]
 
 
 def finetuned(config: StudyConfig, epochs: list[int], parts: Split | None = None) -> list[Snapshot]:
-    parts = parts or split_cells(pbmc(), 0, 3, config.scvi.batch_size)
+    parts = parts or split_cells(few_cells(), 0, 3, config.scvi.batch_size)
     read: list[Snapshot] = []
     state = pretrained(config, parts)
-    finetune(pbmc(), parts, config, 0, epochs, read.append, Hardware(), state)
+    finetune(few_cells(), parts, config, 0, epochs, read.append, Hardware(), state)
     return read
 
 
@@ -53,8 +43,8 @@ def test_labelled_cells_are_drawn_anew_each_epoch() -> None:
 
 def test_no_labelled_minibatch_of_one_cell() -> None:
     """One labelled cell over the batch size, and BatchNorm would end the training with an error."""
-    parts = split_cells(pbmc(), 0, 3, 128)
-    labels = pbmc().labels[parts.labelled]
+    parts = split_cells(few_cells(), 0, 3, 128)
+    labels = few_cells().labels[parts.labelled]
     drawn = sum(min(3, int((labels == code).sum())) for code in np.unique(labels))
     config = compose([*TINY, "scanvi.n_samples_per_label=3", f"scvi.batch_size={drawn - 1}"])
     snapshot = finetuned(config, [1])[0]
@@ -62,9 +52,9 @@ def test_no_labelled_minibatch_of_one_cell() -> None:
 
 
 def test_no_joint_minibatch_of_one_cell() -> None:
-    n = split_cells(pbmc(), 0, 3, 10_000).train.size
-    parts = split_cells(pbmc(), 0, 3, n - 1)
-    assert parts.left_out.tolist() == [pbmc().counts.shape[0] - 1], "the last query cell"
+    n = split_cells(few_cells(), 0, 3, 10_000).train.size
+    parts = split_cells(few_cells(), 0, 3, n - 1)
+    assert parts.left_out.tolist() == [few_cells().counts.shape[0] - 1], "the last query cell"
     pretrained(compose([*TINY, f"scvi.batch_size={n - 1}"]), parts)
 
 
@@ -94,10 +84,10 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
 
 def test_probabilities_have_a_column_per_class_in_order() -> None:
     snapshot = finetuned(compose(TINY), [1])[0]
-    p = predict_probabilities(snapshot.model, pbmc())
-    assert p.shape == (pbmc().counts.shape[0], len(pbmc().classes))
+    p = predict_probabilities(snapshot.model, few_cells())
+    assert p.shape == (few_cells().counts.shape[0], len(few_cells().classes))
     named = snapshot.model.predict(soft=True)
-    for code, name in enumerate(pbmc().classes):
+    for code, name in enumerate(few_cells().classes):
         assert np.allclose(p[:, code], named[name], atol=1e-6)
 
 
@@ -127,7 +117,7 @@ def test_good_extra_arguments_reach_the_module() -> None:
 
 def test_the_fast_engine_maps_a_query_and_leaves_the_reference_alone() -> None:
     config = compose([*TINY, "scanvi.linear_classifier=true"])
-    reference = pbmc().first(0)
+    reference = few_cells().first(0)
     alone, on = split_cells(reference, 0, 3, 128), Hardware(engine="fast")
     states: list[State] = []
     predicted: list[np.ndarray] = []
@@ -139,7 +129,7 @@ def test_the_fast_engine_maps_a_query_and_leaves_the_reference_alone() -> None:
 
     pretrain(reference, alone, config, 0, [1], lambda s: states.append(state_of(s.model)), on)
     finetune(reference, alone, config, 0, [1], read, on, states[0])
-    operate(pbmc(), split_cells(pbmc(), 0, 3, 128), config, 0, [2], read, on, states[1])
+    operate(few_cells(), split_cells(few_cells(), 0, 3, 128), config, 0, [2], read, on, states[1])
     assert np.array_equal(*predicted)
     assert any(not torch.equal(states[2][name], value) for name, value in states[1].items()), "something was trained"
 

@@ -39,7 +39,7 @@ from study.training.private import (
     steps_taken,
     unchecked_distributions,
 )
-from tests.training.test_models import TINY, pbmc
+from tests.made import TINY, few_cells
 
 HOUSE = Path(__file__).parents[2] / "study"
 
@@ -93,8 +93,8 @@ def test_a_plan_is_made_of_the_methods_that_are_replaced(plan: type[TrainingPlan
 
 
 def splitter() -> SemiSupervisedDataSplitter:
-    parts = split_cells(pbmc(), 0, 3, 128)
-    model = build_scvi(joint_anndata(pbmc(), parts), compose(TINY).scvi)
+    parts = split_cells(few_cells(), 0, 3, 128)
+    model = build_scvi(joint_anndata(few_cells(), parts), compose(TINY).scvi)
     model.is_trained_ = True
     model = SCANVI.from_scvi_model(model, unlabeled_category="Unknown", labels_key="label")
     return SemiSupervisedDataSplitter(model.adata_manager, train_size=1.0, n_samples_per_label=2)
@@ -110,7 +110,7 @@ def test_labelled_cells_are_known_by_their_rows_and_drawn_anew() -> None:
     loader = made.train_dataloader()
     joint, labelled = loader.dataloaders
     assert len(joint.indices) == labels.size, "`dataloaders` are the joint one"
-    assert len(labelled.indices) == 2 * len(pbmc().classes), "and that of the labelled cells that were drawn"
+    assert len(labelled.indices) == 2 * len(few_cells().classes), "and that of the labelled cells that were drawn"
     SubSampleLabels().on_train_epoch_start(SimpleNamespace(train_dataloader=loader), None)
     assert loader.dataloaders[1] is not labelled, "`SubSampleLabels` draws labelled cells anew as an epoch starts"
     assert set(loader.subsample_labels()) <= set(labelled_rows(made)), "`subsample_labels` is what it draws with"

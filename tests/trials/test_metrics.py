@@ -6,7 +6,7 @@ from sklearn import metrics as known
 
 from study.plan.split import split_cells
 from study.trials.metrics import class_metrics, measure, probability_metrics
-from tests.plan.test_split import cells
+from tests.made import cells_of
 
 
 def test_recall_and_precision_are_not_mixed_up() -> None:
@@ -52,7 +52,7 @@ def test_calibration_error_by_hand() -> None:
 
 
 def test_each_part_counts_its_own_cells() -> None:
-    some = cells([0, 1] * 30, 12)
+    some = cells_of([0, 1] * 30, 12)
     parts = split_cells(some, 0, 3, 128)
     p = np.zeros((72, 2), dtype=np.float32)
     p[:, 0] = 1

@@ -10,11 +10,11 @@ from study.plan.split import split_cells
 from study.plan.trials import Replicate
 from study.trials.metrics import measure
 from study.trials.record import Predictions, Result
-from tests.plan.test_split import cells
+from tests.made import cells_of
 
 
 def test_a_result_holds_plain_values_of_what_it_describes() -> None:
-    some = cells([0, 1] * 30, 12)
+    some = cells_of([0, 1] * 30, 12)
     parts = split_cells(some, 0, 3, 51)
     assert parts.left_out.size == 1, "it would be a minibatch of its own"
     p = np.eye(2, dtype=np.float32)[np.arange(72) % 2]
@@ -42,7 +42,7 @@ def test_a_result_holds_plain_values_of_what_it_describes() -> None:
 
 def test_of_a_query_the_best_class_is_kept_and_without_one_nothing() -> None:
     for n_query in (12, 0):
-        some = cells([0, 1] * 30, n_query)
+        some = cells_of([0, 1] * 30, n_query)
         p = np.random.default_rng(0).dirichlet(np.ones(2), 60 + n_query).astype(np.float32)
         found = Predictions.of(p, split_cells(some, 0, 3, 128))
         assert np.array_equal(found.probabilities, p[:60])

@@ -10,7 +10,7 @@ import torch
 
 from study import files
 from study.errors import WritingError
-from study.trials.record import Predictions, Result
+from study.trials.record import Predictions
 from study.trials.store import (
     kept_states,
     read_all,
@@ -22,32 +22,7 @@ from study.trials.store import (
     write_result,
     write_state,
 )
-from tests.plan.test_tree import planned
-
-KEY = "a" * 64
-
-
-def some_result(**changes: object) -> Result:
-    values: dict[str, object] = {
-        "key": KEY,
-        "settings": {"scvi": {"n_latent": 4}},
-        "query": "asis",
-        "query_cells": 3,
-        "seed": 0,
-        "fold": 0,
-        "folds": 3,
-        "digest": "d",
-        "epochs": {"pretraining": 2},
-        "classes": ["a", "b"],
-        "truth_classes": ["a", "b"],
-        "metrics": {"heldout/recall/a": 1 / 3},
-        "confusion": {"heldout": [[1, 2], [0, 3]]},
-        "curves": {"train_loss": [1.5]},
-        "probes": {"steps": 4},
-        "left_out": [],
-        "seconds": 1.0,
-    }
-    return Result(**{**values, **changes})
+from tests.made import KEY, planned, some_result
 
 
 def some_predictions() -> Predictions:

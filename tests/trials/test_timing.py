@@ -10,44 +10,19 @@ import torch
 
 from study import files
 from study.training.hardware import Hardware
-from study.trials.timing import Stopwatch, Timing, read_timings, write_timing
-
-
-def record(key: str = "a", **changes: object) -> Timing:
-    values: dict[str, object] = {
-        "key": key,
-        "kind": "fine-tuning",
-        "hardware": Hardware(),
-        "cells": 700,
-        "genes": 765,
-        "classes": 9,
-        "network": (1, 128, 128),
-        "steps_per_epoch": 5,
-        "epochs": 30,
-        "steps": 150,
-        "trials": 2,
-        "setup": 0.1,
-        "training": 3.0,
-        "evaluation": 0.5,
-        "writing": 0.1,
-        "reached": ((15, 1.5), (30, 3.0)),
-        "seconds": 3.7,
-        "started": 100.0,
-        "ended": 103.7,
-        "worker": "here:1",
-    }
-    return Timing(**{**values, **changes})  # type: ignore[arg-type]
+from study.trials.timing import Stopwatch, read_timings, write_timing
+from tests.made import timing_of
 
 
 def test_what_is_written_is_read_and_what_is_damaged_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert read_timings(tmp_path) == [], "studies of before have none"
-    write_timing(tmp_path, record("b", started=200.0))
-    write_timing(tmp_path, record("a"))
-    assert read_timings(tmp_path) == [record("a"), record("b", started=200.0)]
+    write_timing(tmp_path, timing_of("b", started=200.0))
+    write_timing(tmp_path, timing_of("a"))
+    assert read_timings(tmp_path) == [timing_of("a"), timing_of("b", started=200.0)]
     path = tmp_path / "stages" / "b" / "timing.json"
     path.write_text(path.read_text().replace("150", "151"))
     with caplog.at_level(logging.WARNING):
-        assert read_timings(tmp_path) == [record("a")]
+        assert read_timings(tmp_path) == [timing_of("a")]
     assert "damaged" in caplog.text
 
 
@@ -86,7 +61,7 @@ def test_an_old_record_is_read_and_new_ones_are_written_alike(tmp_path: Path) ->
     path.write_text(json.dumps({"sha256": checksum, "timing": OLD}, sort_keys=True))
     before = path.read_bytes()
     (found,) = read_timings(tmp_path)
-    assert found == record("old", hardware=Hardware("cuda", 4, "fast", True))
+    assert found == timing_of("old", hardware=Hardware("cuda", 4, "fast", True))
     write_timing(tmp_path, found)
     assert path.read_bytes() == before
 

@@ -29,9 +29,8 @@ from study.verdict.controls import (
     judge_controls,
     matched_by_chance,
 )
-from tests.plan.test_tree import keys, pbmc, planned, study_of
-from tests.report.test_page import scene
-from tests.trials.test_store import some_result
+from tests.made import keys, pbmc, planned, some_result, study_of
+from tests.scenes import scene
 
 ALL = ["none", "self", "surgery", "shuffled", "repeat", "logistic"]
 FACTORS = "{query: {levels: [asis, shallow]}, scanvi.max_epochs: {levels: [1, 2]}}"

@@ -14,8 +14,7 @@ from study.report.charts import flip_chart, flip_tables
 from study.trials.record import Predictions, Result
 from study.verdict.afterwards import audit_results
 from study.verdict.flips import ANY, REPLICATE, Flips, find_flips
-from tests.plan.test_tree import planned
-from tests.trials.test_store import some_result
+from tests.made import planned, some_result
 
 # Six reference cells of classes a and b, in two batches.
 LABELS = np.array([0, 0, 0, 1, 1, 1], dtype=np.int32)

@@ -15,7 +15,7 @@ from study.errors import InputError
 from study.plan.tree import Plan, plan_study
 from study.trials.record import Result
 from study.verdict.matching import matched_spread
-from tests.trials.test_store import some_result
+from tests.made import some_result
 
 QUERIES = {
     "large": {},

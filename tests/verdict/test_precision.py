@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from simulated_tables import Planted, draw, forum_design, layout_for, plant_effects, small_design
 
 from study.attribution.attribute import attribute_tables
 from study.attribution.effects import compare, contrasts_of, weights_of
@@ -19,6 +13,7 @@ from study.attribution.layout import Layout, squares
 from study.attribution.tables import ClassTable
 from study.plan.factors import strata
 from study.verdict.precision import ASSUMED, Assumptions, assumptions_from, expected_precision, replicates_needed
+from tests.simulated_tables import Planted, draw, forum_design, layout_for, plant_effects, small_design
 
 CHANCE = {"pretraining": 0.10, "fine-tuning": 0.08, "fine-tuning snapshots": 0.04}
 CAUSES = {"data": 0.12, "parameter": 0.10, "data x parameter": 0.05}

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from simulated_tables import Planted, draw, layout_for, small_design
 
 from study.attribution.attribute import attribute_tables
 from study.attribution.findings import StudyAttribution
 from study.attribution.layout import Floats
 from study.attribution.tables import ClassTable
 from study.verdict.sentences import ReplicateCost, dominant_group, effect_sentence, judge, outcome_words, phrase
+from tests.simulated_tables import Planted, draw, layout_for, small_design
 
 LAYOUT = layout_for(small_design())
 QUIET, LOUD = (0.01, 0.01, 0.01), (0.3, 0.2, 0.1)
@@ -131,3 +127,32 @@ def test_words_are_those_of_a_biologist() -> None:
     assert text.startswith("with query C instead of A, recall on training cells is ")
     low, high = (float(bound) for bound in text.split("[")[1].rstrip("]").split(", "))
     assert 0 < low < abs(largest.points) < high
+
+
+def test_causes_are_named_in_one_order_chance_first() -> None:
+    """Three of them dominate, each in classes of its own; a set of names would come in another order each day."""
+    nothing = np.zeros(LAYOUT.cells)
+    setting, query = LAYOUT.factors[-1], level("query", 2, -1.5)
+    both = query * np.where(level(setting.name, 1, 1.0) > 0, 1, -1)
+    classes = {
+        "D": (query, QUIET),
+        "P": (level(setting.name, 1, -1.5), QUIET),
+        "M": (both, QUIET),
+        "C": (nothing, LOUD),
+    }
+    card = judge(study_of(classes), "heldout/recall")
+    assert [one.dominant for one in card.classes] == ["data", "parameter", "data x parameter", "chance"]
+    assert card.why == (
+        "Single runs differ mostly by chance in C; mostly by the data in D; mostly by the settings in P; mostly by "
+        "settings that act by data in M."
+    )
+
+
+def test_a_class_that_is_not_decomposed_says_so_beside_others() -> None:
+    tables = study_of({"B": (level("query", 2, -1.5), QUIET)})
+    rare = replace(
+        tables.attributions[0], class_name="rare", method="none", reason="too few cells", shares=(), effects=()
+    )
+    card = judge(StudyAttribution(tables.factors, tables.strata, (*tables.attributions, rare)), "heldout/recall")
+    assert [one.decomposed for one in card.classes] == [True, False]
+    assert "rare" not in card.why
