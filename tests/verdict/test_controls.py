@@ -206,7 +206,9 @@ class Bench:
 
     def judged(self) -> tuple[str, str, tuple[Detail, ...]]:
         """Judge the control: outcome, what was found, and its details."""
-        (one,) = judge_controls(self.plan, self.results, self.failures, self.predictions.__getitem__, with_self())
+        (one,) = judge_controls(
+            self.plan.controls, self.results, self.failures, self.predictions.__getitem__, with_self()
+        )
         assert one.control == self.control
         return one.outcome, one.found, one.details
 
@@ -273,7 +275,9 @@ def test_what_is_missing_or_failed_is_not_run_and_says_why() -> None:
 
 def test_every_number_is_in_a_table() -> None:
     bench = Bench("repeat")
-    tables = control_frames(judge_controls(bench.plan, bench.results, {}, bench.predictions.__getitem__, with_self()))
+    tables = control_frames(
+        judge_controls(bench.plan.controls, bench.results, {}, bench.predictions.__getitem__, with_self())
+    )
     assert tables["controls"].columns.tolist() == ["control", "outcome", "expected", "found"]
     details = tables["control_details"]
     assert len(details) == 3 and set(details["trial_key"]) == {trial.key for trial in of(bench.plan, "repeat")}

@@ -11,7 +11,8 @@ from study.attribution.attribute import attribute_tables
 from study.attribution.findings import StudyAttribution
 from study.attribution.layout import Floats
 from study.attribution.tables import ClassTable
-from study.verdict.sentences import ReplicateCost, dominant_group, effect_sentence, judge, outcome_words, phrase
+from study.verdict.sentences import ReplicateCost, dominant_group, judge
+from study.verdict.words import effect_words, outcome_words, phrase
 from tests.simulated_tables import Planted, draw, layout_for, small_design
 
 LAYOUT = layout_for(small_design())
@@ -123,7 +124,7 @@ def test_words_are_those_of_a_biologist() -> None:
     assert phrase("scvi.n_latent", 20, 10) == "scvi.n_latent = 20 instead of 10"
     study = study_of({"B": (level("query", 2, -1.5), QUIET)})
     largest = next(e for e in study.attributions[0].effects if (e.kind, e.level) == ("marginal", "C"))
-    text = effect_sentence(largest, "recall on training cells")
+    text = effect_words(largest, "recall on training cells")
     assert text.startswith("with query C instead of A, recall on training cells is ")
     low, high = (float(bound) for bound in text.split("[")[1].rstrip("]").split(", "))
     assert 0 < low < abs(largest.points) < high
