@@ -77,7 +77,7 @@ def test_the_fallback_keeps_shared_trainings() -> None:
     """Null tables with missing trials: least squares over trials as if independent would blame the query."""
     layout = layout_for(SMALL)
     rng = np.random.default_rng(0)
-    drawn = draw(Planted((0.10, 0.10, 0.05), {}), np.zeros(layout.cells), layout, 3, 60, rng)
+    drawn = draw(Planted((0.3, 0.2, 0.05), {}), np.zeros(layout.cells), layout, 3, 60, rng)
     place = {term.name: t for t, term in enumerate(layout.terms)}
     ours, pooled = [], []
     for table in logit(drawn.correct, drawn.total):
