@@ -20,9 +20,7 @@ from tests.made import attribute
 from tests.simulated_tables import (
     SMALL,
     Planted,
-    chance_for,
     draw,
-    forum_design,
     layout_for,
     simulated,
 )
