@@ -20,7 +20,7 @@ from study.config.composition import compose, validate
 from study.config.study import StudyConfig
 from study.config.values import Level, dump
 from study.plan.factors import Factor, Stratum
-from study.plan.tree import Plan, plan_study
+from study.plan.tree import Plan, PlannedTrial, plan_study
 from study.training.hardware import Hardware
 from study.trials.record import Result
 from study.trials.timing import Timing
@@ -153,3 +153,21 @@ def attribute(
     named = table.assign(outcome=table.get("outcome", ""), class_name=table.get("class_name", ""))
     (found,) = attribute_study(named, factors, strata, baselines).attributions
     return found
+
+
+# Two queries and two epochs: four design points.
+TWO_BY_TWO = "{query: {levels: [asis, shallow]}, scanvi.max_epochs: {levels: [1, 2]}}"
+
+
+def with_self() -> dict[str, Cells]:
+    """A stand-in of the right size: planning a pseudo-query looks at nothing else."""
+    return {**pbmc(), "self": pbmc()["shallow"]}
+
+
+def controlled(controls: list[str], factors: str = TWO_BY_TWO, *overrides: str, **space: object) -> Plan:
+    config = study_of(factors, *overrides, controls=controls, **space)
+    return plan_study(config, with_self(), query_names(config.data))
+
+
+def controls_named(made: Plan, control: str) -> list[PlannedTrial]:
+    return [trial for trial in made.controls if trial.control == control]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy.special import expit, logit
 
 from study.attribution.layout import CAUSES, CHANCE, Floats, Layout, chance_variances, layout_of, squares
 from study.attribution.tables import logit as empirical_logit
 from study.plan.factors import Factor, strata
 
+GROUPS = (*CAUSES, CHANCE)
 QUERIES, CELLS = ("A", "B", "C"), (30, 300)
 CLASSIFIER, LABELS = (True, False), (10, 100, "all")
 
@@ -45,6 +48,9 @@ def small_design() -> tuple[Factor, ...]:
         Factor("scanvi.n_samples_per_label", LABELS[:2], "parameter"),
         Factor("scanvi.max_epochs", (15, 30), "parameter"),
     )
+
+
+SMALL = small_design()
 
 
 def layout_for(factors: Sequence[Factor]) -> Layout:
@@ -161,4 +167,21 @@ def true_shares(planted: Planted, effects: Floats, layout: Layout, rng: np.rando
     return np.array([*causes, chance]) / (causes.sum() + chance)
 
 
-GROUPS = (*CAUSES, CHANCE)
+def frame_of(correct: Floats, total: Floats, factors: Sequence[Factor]) -> pd.DataFrame:
+    """Return one class's table in long form; `correct` and `total` are ``[replicate, cell]``."""
+    cells = list(itertools.product(*(factor.levels for factor in factors)))
+    rows = [
+        {f.name: level for f, level in zip(factors, cell, strict=True)}
+        | {"replicate": r, "seed": r, "fold": r, "correct": correct[r, c], "total": total[r, c]}
+        for r in range(len(correct))
+        for c, cell in enumerate(cells)
+    ]
+    return pd.DataFrame(rows)
+
+
+def simulated(planted: Planted, layout: Layout, replicates: int = 3, seed: int = 0) -> tuple[pd.DataFrame, Floats]:
+    """Return one simulated class in long form, and the planted effects on its cells."""
+    rng = np.random.default_rng(seed)
+    effects = plant_effects(planted, layout, rng)
+    drawn = draw(planted, effects, layout, replicates, 1, rng)
+    return frame_of(drawn.correct[0], drawn.total[0], layout.factors), effects

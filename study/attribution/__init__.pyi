@@ -5,7 +5,7 @@ from .findings import Attribution as Attribution
 from .findings import Effect as Effect
 from .findings import Share as Share
 from .findings import StudyAttribution as StudyAttribution
-from .intervals import LEVEL as LEVEL
+from .intervals import CONFIDENCE as CONFIDENCE
 from .intervals import clear_winner as clear_winner
 from .intervals import share_bounds as share_bounds
 from .layout import CAUSES as CAUSES

@@ -43,7 +43,7 @@ def attribute_study(
         `total`. A failed trial has NaN in `correct`, or no row.
     factors
         The factors of the crossed design. If one has no levels (it was drawn from a range) the design is a random
-        one, and `study.random_design` takes it.
+        one, and a mixed model takes it (`drawn`).
     strata
         The levels of the stage tree from the root, each with the factors that act there.
     baselines

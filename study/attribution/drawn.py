@@ -16,7 +16,7 @@ from statsmodels.regression.linear_model import GLS
 
 from study.attribution.effects import t_tests
 from study.attribution.findings import Attribution, ChancePart, Effect, Share
-from study.attribution.intervals import DRAWS, GATE, LEVEL, SEED, noncentrality
+from study.attribution.intervals import CONFIDENCE, DRAWS, GATE, SEED, noncentrality
 from study.attribution.layout import CAUSES, CHANCE, MIXED, Floats
 from study.attribution.mixed import reml
 from study.attribution.points import Trials, arrange_trials
@@ -181,7 +181,7 @@ def _shares(
     whole = sum(estimate) + float(variances[1:].sum())
     total = np.sum(drawn, axis=0) + chance.sum(axis=0)
     parts = np.array([*drawn, chance.sum(axis=0), *chance]) / total
-    lower, upper = np.quantile(parts, [GATE, LEVEL + GATE], axis=1)
+    lower, upper = np.quantile(parts, [GATE, CONFIDENCE + GATE], axis=1)
     shares = [
         Share(g, estimate[i] / whole, float(lower[i]) if p[i] <= GATE else 0.0, float(upper[i]), p[i], p[i])
         for i, g in enumerate(present)

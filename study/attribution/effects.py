@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from study.attribution.intervals import CONFIDENCE
 from study.attribution.layout import Floats, Layout, Squares
 from study.config import Level
 
-LEVEL = 0.95
 # A contrast draws on a stratum that holds at least this part of its squared weights.
 DRAWN_ON = 0.10
 # Measured: without this cap null studies are blamed in up to 6%, with it in at most 5%, at little cost in power.
@@ -195,7 +195,7 @@ def t_tests(
     # With no variance at all any degrees of freedom do: the interval has no width.
     own = np.minimum(most, np.divide(total**2, weight, out=np.full_like(total, float(df.max())), where=weight > 0))
     se = np.sqrt(total)
-    half = stats.t.ppf((1 + LEVEL) / 2, own) * se
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, own) * se
     size = np.divide(np.abs(estimate), se, out=np.where(np.abs(estimate) > 1e-9, np.inf, 0.0), where=se > 0)
     p = np.asarray(2 * stats.t.sf(size, own))
     lower, upper = np.clip(estimate - half, *within), np.clip(estimate + half, *within)

@@ -15,12 +15,13 @@ from scipy.stats import qmc
 
 from study.attribution.layout import CAUSES, Floats, Layout, Squares, chance_variances, f_test
 
-LEVEL = 0.95
+# Of every interval.
+CONFIDENCE = 0.95
 # A scrambled Sobol sequence: as precise at the 2.5% tails as several thousand independent draws.
 DRAWS = 1024
 SEED = 20240
 # A group keeps 0 in its interval unless its effects, tested together, are supported at this level.
-GATE = (1 - LEVEL) / 2
+GATE = (1 - CONFIDENCE) / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +93,12 @@ def share_bounds(found: Squares, layout: Layout, draws: int = DRAWS, seed: int =
 
     # Looked at alone, a group is supported at one tail; to stand in the way of the others, among all groups at two.
     supported = np.ones((*p.shape[:-1], parts.shape[-1]), dtype=bool)
-    supported[..., : len(CAUSES)] = p * len(layout.groups) <= 1 - LEVEL
+    supported[..., : len(CAUSES)] = p * len(layout.groups) <= 1 - CONFIDENCE
     doubtful = np.where(supported[..., None, :], 0.0, parts)
     least = whole - doubtful.sum(axis=-1, keepdims=True) + doubtful
     supported[..., : len(CAUSES)] = p <= GATE
     lower = np.where(supported, np.quantile(parts / whole, GATE, axis=-2), 0.0)
-    upper = np.quantile(parts / least, (1 + LEVEL) / 2, axis=-2)
+    upper = np.quantile(parts / least, (1 + CONFIDENCE) / 2, axis=-2)
     n = len(CAUSES) + 1
     return ShareBounds(
         estimate[..., :n], lower[..., :n], upper[..., :n], estimate[..., n:], lower[..., n:], upper[..., n:], p

@@ -212,7 +212,7 @@ class StudyResults:
 
         Returns
         -------
-        One row per cell, by name: `part`, `batch`, `label`, `predicted`, `confidence`; see `study.calls`.
+        One row per cell, by name: `part`, `batch`, `label`, `predicted`, `confidence`; see `study.trials.cell_frame`.
 
         Raises
         ------

@@ -112,9 +112,9 @@ def analyse(study: Study, done: Finished) -> Analysis:
         table,
         checks,
         attributed=explain(study, done, config.outcomes),
-        controls=judge_controls(plan, {**found, **done.beside}, done.failures, read, study.cells),
+        controls=judge_controls(plan.controls, {**found, **done.beside}, done.failures, read, study.cells),
         flips=find_flips(plan, found, read, next(iter(study.cells.values()))),
-        matched=matched_spread(config.data, plan, found),
+        matched=matched_spread(config.data.queries, plan, found),
     )
 
 

@@ -20,9 +20,11 @@ from study.config import Level
 from study.plan import Condition, Factor, Plan, PlannedTrial
 from study.trials import MACRO, OVERALL, Result
 from study.verdict import (
+    PARTS,
     REPLICATE,
     SUMMARIES,
     Flips,
+    Schedule,
     class_label,
     condition_label,
     outcome_label,
@@ -40,8 +42,13 @@ Key = TypeVar("Key", bound=Hashable)
 
 def class_names(results: Mapping[str, Result]) -> list[str]:
     """Return the summaries and the classes of a study, in order; nothing where nothing is finished."""
-    found = dict.fromkeys(name for result in results.values() for name in result.classes)
+    found = classes_of(results)
     return [MACRO, OVERALL, *found] if found else []
+
+
+def classes_of(results: Mapping[str, Result]) -> list[str]:
+    """Return the classes of a study, in order."""
+    return list(dict.fromkeys(name for result in results.values() for name in result.classes))
 
 
 def chart_data(
@@ -113,6 +120,12 @@ def data_chart(checks: DataReport) -> Json:
     }
 
 
+def draws_chart(schedules: Sequence[Schedule], results: Mapping[str, Result]) -> Json:
+    """Return how often each labelled cell was drawn, a row per class and a column per schedule."""
+    names = classes_of(results)
+    return {"classes": names, "values": [[one.mean_draws(name) for one in schedules] for name in names]}
+
+
 def flip_chart(flips: Flips | None) -> Json:
     """Return the share of cells that ever flip, in percent: for all and each class, held-out and training cells."""
     if flips is None:
@@ -122,7 +135,7 @@ def flip_chart(flips: Flips | None) -> Json:
         "names": list(rates.index),
         "series": [
             {"name": f"{part} cells", "values": [number(100 * value, 2) for value in rates[part, "ever"]]}
-            for part in ("held-out", "training")
+            for part in PARTS
         ],
     }
 
@@ -133,7 +146,7 @@ def flip_tables(flips: Flips) -> list[tuple[str, pd.DataFrame]]:
     for grouping in ("class", "batch"):
         rates = _flip_rates(flips, grouping)
         table = pd.DataFrame({grouping: rates.index})
-        for part in ("held-out", "training"):
+        for part in PARTS:
             table[f"{part} cells"] = rates[part, "cells"].to_numpy()
             table[f"{part}: ever flip"] = [_share(value) for value in rates[part, "ever"]]
             table[f"{part}: flips per comparison"] = [_share(value) for value in rates[part, "rate"]]

@@ -17,7 +17,7 @@ from plotly.offline import get_plotlyjs
 
 from study.plan import Plan
 from study.report.analysis import Analysis
-from study.report.charts import Json, chart_data, data_chart, flip_chart, flip_tables, trial_map
+from study.report.charts import Json, chart_data, data_chart, draws_chart, flip_chart, flip_tables, trial_map
 from study.report.sections import (
     cards,
     factor_table,
@@ -31,7 +31,16 @@ from study.report.sections import (
     whole_replicates,
 )
 from study.studies import NOT_EXPLAINED, Search, Study
-from study.verdict import FAIL, GROUPS, audit_results, control_frames, mechanism_frame, point_label, schedule_frame
+from study.verdict import (
+    FAIL,
+    GROUPS,
+    audit_results,
+    control_frames,
+    mechanism_frame,
+    point_label,
+    schedule_frame,
+    schedules_of,
+)
 
 # What fits on a page; the tables beside it hold everything.
 MOST_ROWS = 100
@@ -85,10 +94,10 @@ def _of_search(search: Search) -> Json:
 def _of_design(plan: Plan, analysis: Analysis, outcomes: Sequence[str]) -> Json:
     """Return what the page of a designed experiment says beyond what every page does."""
     results, attribution, flips = analysis.results, analysis.attribution, analysis.flips
-    audit, draws = schedule_frame(plan, results)
+    schedules = schedules_of(plan, results)
     charts = chart_data(plan, results, attribution, outcomes) | {
         "map": trial_map(plan, results, analysis.failures),
-        "draws": draws,
+        "draws": draws_chart(schedules, results),
         "flips": flip_chart(flips),
         "data": data_chart(analysis.checks),
     }
@@ -102,7 +111,7 @@ def _of_design(plan: Plan, analysis: Analysis, outcomes: Sequence[str]) -> Json:
         "strata": [stratum.label for stratum in attribution.strata] if attribution else [],
         "has_groups": groups(attribution),
         "crossed": sum(bool(factor.levels) for factor in plan.factors),
-        "audit": audit,
+        "audit": schedule_frame(schedules),
         "mechanism": mechanism_frame(plan, results),
         "controls": control_frames(analysis.controls)["controls"],
         "broken": [one for one in analysis.controls if one.outcome == FAIL],

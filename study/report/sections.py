@@ -20,6 +20,7 @@ from study.report.charts import Json, positions
 from study.trials import MACRO, Result
 from study.verdict import (
     GROUPS,
+    PART_WORDS,
     SUMMARIES,
     TradeOff,
     Verdict,
@@ -138,7 +139,7 @@ def matched_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return how much queries differ as they are and matched, in words, over all classes and for each."""
     if table.empty:
         return pd.DataFrame()
-    part = table["metric"].str.partition("/")[0].map({"heldout": "held-out", "train": "training"})
+    part = table["metric"].str.partition("/")[0].map(PART_WORDS)
     name = table["metric"].str.extract(r"/recall/(.+)$")[0].fillna(class_label(MACRO))
     points = {"differ by (sd, points)": table["sd"].round(1), "chance (sd, points)": table["chance"].round(1)}
     return pd.DataFrame({"recall of": name, "cells": part, "queries": table["queries"], **points})

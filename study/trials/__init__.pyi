@@ -4,6 +4,7 @@ from .metrics import HELD_OUT as HELD_OUT
 from .metrics import MACRO as MACRO
 from .metrics import MACRO_RECALL as MACRO_RECALL
 from .metrics import OVERALL as OVERALL
+from .metrics import PRECISION as PRECISION
 from .metrics import QUERY as QUERY
 from .metrics import RECALL as RECALL
 from .metrics import TRAIN as TRAIN
@@ -11,6 +12,7 @@ from .metrics import metric as metric
 from .metrics import reestimated as reestimated
 from .perform import perform as perform
 from .record import Predictions as Predictions
+from .record import ReadPredictions as ReadPredictions
 from .record import Result as Result
 from .record import versions as versions
 from .store import kept_states as kept_states

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -147,3 +148,7 @@ class Predictions:
             query_confidence=query.max(axis=1, initial=0),
             held_out=parts.held_out,
         )
+
+
+# Gives the predictions of a finished trial, by its key.
+ReadPredictions = Callable[[str], Predictions]

@@ -1,10 +1,13 @@
+from .afterwards import Schedule as Schedule
 from .afterwards import audit_results as audit_results
 from .afterwards import mechanism_frame as mechanism_frame
 from .afterwards import schedule_frame as schedule_frame
+from .afterwards import schedules_of as schedules_of
 from .controls import FAIL as FAIL
 from .controls import ControlResult as ControlResult
 from .controls import control_frames as control_frames
 from .controls import judge_controls as judge_controls
+from .flips import PARTS as PARTS
 from .flips import REPLICATE as REPLICATE
 from .flips import Flips as Flips
 from .flips import find_flips as find_flips
@@ -19,6 +22,7 @@ from .sentences import Verdict as Verdict
 from .sentences import judge as judge
 from .words import GROUPS as GROUPS
 from .words import LABELS as LABELS
+from .words import PART_WORDS as PART_WORDS
 from .words import PLACES as PLACES
 from .words import SUMMARIES as SUMMARIES
 from .words import class_label as class_label

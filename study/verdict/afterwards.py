@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import combinations
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, islice
 from typing import Any
 
 import pandas as pd
@@ -11,41 +12,77 @@ import pandas as pd
 from study.config import Level
 from study.plan import Condition, Plan
 from study.trials import ECE, HELD_OUT, MACRO_RECALL, TRAIN, Result, metric, reestimated
-from study.verdict.words import condition_label, word
+from study.verdict.words import PART_WORDS, condition_label, word
 
 MOST_SCHEDULES = 100
 
 
-def schedule_frame(plan: Plan, results: Mapping[str, Result]) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return what each schedule really did, and how often each labelled cell was drawn, by class and schedule."""
-    groups: dict[tuple[Any, ...], list[tuple[int, Result]]] = {}
+@dataclass(frozen=True)
+class Schedule:
+    """Trials that were trained alike: in one condition, over as many epochs, with as many labelled cells in each.
+
+    Attributes
+    ----------
+    condition
+        Which query, and how much of it.
+    epochs
+        Kinds of stages, and the epochs of each.
+    labelled
+        Labelled cells per class and epoch, in words.
+    steps
+        Optimiser steps of each trial.
+    probes
+        What each trial recorded.
+    """
+
+    condition: Condition
+    epochs: tuple[tuple[str, int], ...]
+    labelled: str
+    steps: tuple[int, ...]
+    probes: tuple[Mapping[str, Any], ...]
+
+    @property
+    def draws(self) -> list[Mapping[str, float]]:
+        """How often each labelled cell was drawn, by class, in each trial."""
+        return [probe.get("draws_per_cell", {}) for probe in self.probes]
+
+    def mean_draws(self, name: str) -> float | None:
+        """Return how often a labelled cell of a class was drawn, over all trials; None where none recorded it."""
+        return _mean(draws.get(name) for draws in self.draws)
+
+
+def schedules_of(plan: Plan, results: Mapping[str, Result]) -> tuple[Schedule, ...]:
+    """Return the schedules of the finished trials, in order of appearance; of very many only the first."""
+    groups: dict[tuple[Any, ...], list[tuple[int, Mapping[str, Any]]]] = {}
     for trial in plan.trials:
         if trial.key in results:
-            result, sampled = results[trial.key], trial.settings.scanvi.n_samples_per_label
-            schedule = (trial.condition, tuple(sorted(result.epochs.items(), reverse=True)), word(sampled))
-            groups.setdefault(schedule, []).append((trial.steps, result))
-    rows, draws = [], []
-    names = list(dict.fromkeys(name for result in results.values() for name in result.classes))
-    for at, ((condition, epochs, sampled), members) in enumerate(list(groups.items())[:MOST_SCHEDULES], start=1):
-        probes = [result.probes for _, result in members]
-        by_class = [[probe.get("draws_per_cell", {}).get(name) for probe in probes] for name in names]
+            result, labelled = results[trial.key], word(trial.settings.scanvi.n_samples_per_label)
+            alike = (trial.condition, tuple(sorted(result.epochs.items(), reverse=True)), labelled)
+            groups.setdefault(alike, []).append((trial.steps, result.probes))
+    found = (Schedule(*alike, *zip(*members, strict=True)) for alike, members in groups.items())
+    return tuple(islice(found, MOST_SCHEDULES))
+
+
+def schedule_frame(schedules: Sequence[Schedule]) -> pd.DataFrame:
+    """Return what each schedule really did, over all of its trials."""
+    rows = []
+    for at, one in enumerate(schedules, start=1):
         rows.append(
             {
                 "#": at,
-                "condition": condition_label(condition),
-                "epochs": ", ".join(f"{kind} {epoch}" for kind, epoch in epochs),
-                "labelled per class and epoch": sampled,
-                "trials": len(members),
-                "optimiser steps": _range((steps for steps, _ in members), "{:,.0f}"),
-                "final KL weight": _range((probe.get("kl_weight") for probe in probes), "{:.3f}"),
-                "labelled batches per epoch": _range((probe.get("labelled_batches") for probe in probes), "{:.0f}"),
-                "draws of a labelled cell": _range((v for values in by_class for v in values), "{:.1f}"),
+                "condition": condition_label(one.condition),
+                "epochs": ", ".join(f"{kind} {epoch}" for kind, epoch in one.epochs),
+                "labelled per class and epoch": one.labelled,
+                "trials": len(one.steps),
+                "optimiser steps": _range(one.steps, "{:,.0f}"),
+                "final KL weight": _range((probe.get("kl_weight") for probe in one.probes), "{:.3f}"),
+                "labelled batches per epoch": _range((probe.get("labelled_batches") for probe in one.probes), "{:.0f}"),
+                "draws of a labelled cell": _range(
+                    (value for draws in one.draws for value in draws.values()), "{:.1f}"
+                ),
             }
         )
-        draws.append([_mean(values) for values in by_class])
-    # One row per class, as a heat map wants them.
-    turned = [list(row) for row in zip(*draws, strict=True)]
-    return pd.DataFrame(rows), {"classes": names, "values": turned}
+    return pd.DataFrame(rows)
 
 
 def mechanism_frame(plan: Plan, results: Mapping[str, Result]) -> pd.DataFrame:
@@ -59,10 +96,10 @@ def mechanism_frame(plan: Plan, results: Mapping[str, Result]) -> pd.DataFrame:
         row: dict[str, Any] = {"condition": condition_label(condition), "trials": len(found)}
         row["unlabelled share of training cells"] = _mean(one.probes.get("unlabelled_share") for one in found)
         row["distance of the query"] = _mean(one.probes.get("latent_distance") for one in found)
-        for part, label in ((HELD_OUT, "held-out"), (TRAIN, "training")):
+        for part in (HELD_OUT, TRAIN):
             again, first = reestimated(part, MACRO_RECALL), metric(part, MACRO_RECALL)
             gaps = [100 * (one.probes[again] - one.metrics[first]) for one in found if again in one.probes]
-            row[f"BatchNorm from the reference alone: {label} points"] = _mean(gaps)
+            row[f"BatchNorm from the reference alone: {PART_WORDS[part]} points"] = _mean(gaps)
         row["calibration error (ECE)"] = _mean(one.metrics.get(metric(HELD_OUT, ECE)) for one in found)
         rows.append(row)
     return pd.DataFrame(rows).dropna(axis="columns", how="all")

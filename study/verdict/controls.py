@@ -16,8 +16,8 @@ from scipy import stats
 
 from study.cells import Cells
 from study.config import Settings
-from study.plan import Plan, PlannedTrial
-from study.trials import HELD_OUT, MACRO_RECALL, Predictions, Result, metric
+from study.plan import PlannedTrial
+from study.trials import HELD_OUT, MACRO_RECALL, ReadPredictions, Result, metric
 
 METRIC = metric(HELD_OUT, MACRO_RECALL)
 PASS, FAIL, FINISHED, NOT_RUN, CANNOT = "pass", "fail", "finished", "not run", "cannot hold"
@@ -35,7 +35,6 @@ EXPECTED = {
     "repeat": "the same trial, trained again from nothing, gives the same predictions bit for bit",
     "logistic": "scANVI is no worse, within one standard error, than logistic regression on log-normalised counts",
 }
-ReadPredictions = Callable[[str], Predictions]
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class _Arm:
 
 
 def judge_controls(
-    plan: Plan,
+    controls: Sequence[PlannedTrial],
     results: Mapping[str, Result],
     failures: Mapping[str, str],
     read: ReadPredictions,
@@ -103,8 +102,8 @@ def judge_controls(
 
     Parameters
     ----------
-    plan
-        The study's plan.
+    controls
+        The trials of a study's controls, with their base trials.
     results
         Finished trials by key, those of the table and of the controls.
     failures
@@ -115,7 +114,7 @@ def judge_controls(
         Prepared cells by query.
     """
     arms: dict[str, list[PlannedTrial]] = {}
-    for trial in plan.controls:
+    for trial in controls:
         arms.setdefault(trial.control, []).append(trial)
     bases = {trial.replicate.index: trial for trial in arms.pop("base", [])}
     judged = []

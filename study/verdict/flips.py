@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +11,13 @@ import pandas as pd
 
 from study.cells import Cells
 from study.plan import Levels, Plan, PlannedTrial
-from study.trials import Predictions, Result
-from study.verdict.words import point_words
+from study.trials import HELD_OUT, TRAIN, Predictions, ReadPredictions, Result
+from study.verdict.words import PART_WORDS, point_words
 
-PARTS = ("held-out", "training")
+PARTS = (PART_WORDS[HELD_OUT], PART_WORDS[TRAIN])
 ANY = "(any condition)"
 # Training cells of both replicates under the baseline condition: what another seed and other held-out cells flip.
 REPLICATE = "(another replicate)"
-ReadPredictions = Callable[[str], Predictions]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from study.config import DataConfig, QuerySpec
+from study.config import QuerySpec
 from study.plan import Plan
 from study.trials import HELD_OUT, MACRO_RECALL, RECALL, TRAIN, Result, metric
 
@@ -15,13 +15,13 @@ METRICS = tuple(metric(part, measured) for part in (HELD_OUT, TRAIN) for measure
 AS_THEY_ARE = "as they are"
 
 
-def matched_spread(data: DataConfig, plan: Plan, results: Mapping[str, Result]) -> pd.DataFrame:
+def matched_spread(queries: Mapping[str, QuerySpec], plan: Plan, results: Mapping[str, Result]) -> pd.DataFrame:
     """Return the standard deviation between queries, as they are and matched.
 
     Parameters
     ----------
-    data
-        Says which queries are matched twins of which others.
+    queries
+        How each query is made, which says of which others it is a matched twin.
     plan
         The study's plan, with both among the levels of the factor `query`.
     results
@@ -39,7 +39,7 @@ def matched_spread(data: DataConfig, plan: Plan, results: Mapping[str, Result]) 
     With y the mean over all settings, by query and replicate: the mean square between queries, less that of
     query x replicate, over the number of replicates.
     """
-    families = _families(data)
+    families = _families(queries)
     rows = []
     means = _means(plan, results)
     for way in dict.fromkeys(way for ways in families.values() for way in ways):
@@ -54,15 +54,15 @@ def matched_spread(data: DataConfig, plan: Plan, results: Mapping[str, Result]) 
     return pd.DataFrame(rows, columns=["metric", "queries", "compared", "replicates", "sd", "chance"])
 
 
-def _families(data: DataConfig) -> dict[str, dict[str, str]]:
+def _families(queries: Mapping[str, QuerySpec]) -> dict[str, dict[str, str]]:
     """Matched twins of each query that is not, by the way of matching."""
 
     def plain(wanted: QuerySpec) -> QuerySpec:
         return wanted.model_copy(update={"match_size": False, "match_depth": False})
 
     families: dict[str, dict[str, str]] = {}
-    for name, wanted in data.queries.items():
-        for other, twin in data.queries.items():
+    for name, wanted in queries.items():
+        for other, twin in queries.items():
             ways = [way for way in ("size", "depth") if getattr(twin, f"match_{way}")]
             if ways and plain(wanted) == wanted == plain(twin):
                 families.setdefault(name, {})[" and ".join(ways)] = other

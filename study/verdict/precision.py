@@ -14,8 +14,8 @@ from scipy import stats
 from study.attribution import (
     CAUSES,
     CHANCE,
+    CONFIDENCE,
     DATA,
-    LEVEL,
     MIXED,
     PARAMETER,
     Attribution,
@@ -238,7 +238,7 @@ def _half_width(factor: Factor, chance: Floats, layout: Layout, replicates: int,
     found = expected_squares(np.zeros(len(layout.terms)), chance, layout, replicates)
     variance = 2 * len(factor.levels) / (layout.cells * replicates) * found.error_mean_squares[stratum]
     slope = percent * (100 - percent) / 100
-    return float(stats.t.ppf((1 + LEVEL) / 2, found.error_df[stratum]) * np.sqrt(variance) * slope)
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, found.error_df[stratum]) * np.sqrt(variance) * slope)
 
 
 def _statement(layout: Layout, assumptions: Assumptions, replicates: int) -> str:

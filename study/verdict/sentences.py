@@ -26,11 +26,13 @@ from study.verdict.precision import MOST_REPLICATES, replicates_needed
 from study.verdict.words import (
     SUMMARIES,
     class_words,
+    effect_words,
     group_words,
     outcome_words,
     phrase,
     points_words,
     share_words,
+    size_words,
     word,
 )
 
@@ -166,12 +168,6 @@ def dominant_group(found: Attribution) -> str | None:
     return share.group if share.p_adjusted is None or share.p_adjusted <= SIGNIFICANT else None
 
 
-def effect_sentence(effect: Effect, what: str) -> str:
-    """Return an effect in words, such as "with 30 query cells instead of all, recall is 6 points lower [4, 8]"."""
-    place = f", at {effect.at_factor} = {word(effect.at_level)}" if effect.at_level is not None else ""
-    return f"with {phrase(effect.factor, effect.level, effect.baseline)}{place}, {what} is {_size(effect)}"
-
-
 def further_words(further: int, now: int, cost: ReplicateCost | None) -> str:
     """Return so many further replicates in words, with what they cost and the override that runs only them."""
     words = f"about {further} further replicate{'' if further == 1 else 's'}"
@@ -220,12 +216,12 @@ def _which(real: Sequence[Effect], what: str) -> str:
     told = {(effect.factor, effect.level) for effect in overall}
     local = [effect for effect in real if effect.kind == "simple" and (effect.factor, effect.level) not in told]
     first = (*overall, *local)[0]
-    text = effect_sentence(first, what)
+    text = effect_words(first, what)
     if first.kind == "marginal":
         inside = [e for e in real if e.kind == "simple" and (e.factor, e.level) == (first.factor, first.level)]
         largest = max(inside, key=lambda effect: abs(effect.points), default=None)
         if largest and abs(largest.points) > 1.5 * abs(first.points):
-            text += f", and {_size(largest)} at {largest.at_factor} = {word(largest.at_level)}"
+            text += f", and {size_words(largest)} at {largest.at_factor} = {word(largest.at_level)}"
     others = len(overall) + len(local) - 1
     more = f" {others} more {'effect is' if others == 1 else 'effects are'} real." if others else ""
     return f"{text[0].upper()}{text[1:]}.{more}"
@@ -238,7 +234,7 @@ def _study_why(classes: Sequence[ClassVerdict], replicates: int, cost: Replicate
         return "No class could be decomposed."
     parts = []
     for group in (CHANCE, *CAUSES, OTHER):
-        named = [_name(one) for one in told if one.dominant == group]
+        named = [class_words(one.class_name) for one in told if one.dominant == group]
         if named:
             parts.append(f"mostly by {group_words(group)} in {_listed(named)}")
     open_ones = [one for one in told if one.dominant is None]
@@ -247,7 +243,8 @@ def _study_why(classes: Sequence[ClassVerdict], replicates: int, cost: Replicate
         known = [one.further_replicates for one in open_ones if one.further_replicates is not None]
         settle = f"; {len(known)} of them expected to be settled by " if known else ""
         settle += further_words(max(known), replicates, cost) if known else ""
-        text += f" What they differ by most cannot be told yet in {_listed([_name(one) for one in open_ones])}{settle}."
+        names = _listed([class_words(one.class_name) for one in open_ones])
+        text += f" What they differ by most cannot be told yet in {names}{settle}."
     return text.strip()
 
 
@@ -260,12 +257,8 @@ def _study_which(classes: Sequence[ClassVerdict], outcome: str) -> str:
     name, largest = max(real, key=lambda pair: abs(pair[1].points))
     number = sum(bool(one.real) for one in classes if one.class_name not in SUMMARIES)
     where = "1 class" if number == 1 else f"{number} classes" if number else "no single class, but over all of them"
-    text = effect_sentence(largest, f"{outcome_words(outcome)} of {class_words(name)}")
+    text = effect_words(largest, f"{outcome_words(outcome)} of {class_words(name)}")
     return f"Effects that are real were found in {where}; the largest: {text}."
-
-
-def _name(one: ClassVerdict) -> str:
-    return class_words(one.class_name)
 
 
 def _trade_offs(attributions: Sequence[Attribution]) -> tuple[TradeOff, ...]:
@@ -284,13 +277,6 @@ def _trade_offs(attributions: Sequence[Attribution]) -> tuple[TradeOff, ...]:
         if helps and hurts:
             trades.append(TradeOff(*key, helps, hurts))
     return tuple(sorted(trades, key=lambda trade: trade.hurts[0][1].points - trade.helps[0][1].points))
-
-
-def _size(effect: Effect) -> str:
-    """Return "6 points lower [4, 8]"."""
-    low, high = (effect.lower, effect.upper) if effect.points > 0 else (-effect.upper, -effect.lower)
-    way = "higher" if effect.points > 0 else "lower"
-    return f"{points_words(abs(effect.points))} points {way} [{points_words(low)}, {points_words(high)}]"
 
 
 def _listed(names: Sequence[str], most: int = 6) -> str:

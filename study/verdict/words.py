@@ -1,18 +1,18 @@
-"""Words, once: what groups, outcomes, places, levels and conditions are called, in tables, sentences and pictures."""
+"""Words, once: what groups, outcomes, places, levels, effects and conditions are called, wherever they are told."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from study.attribution import CHANCE, DATA, MIXED, OTHER, PARAMETER
+from study.attribution import CHANCE, DATA, MIXED, OTHER, PARAMETER, Effect
 from study.config import Level
 from study.plan import Condition
-from study.trials import MACRO, OVERALL
+from study.trials import HELD_OUT, MACRO, OVERALL, PRECISION, QUERY, RECALL, TRAIN, metric
 
 LABELS = {
-    "heldout/recall": ("Held-out recall", "on cells that no training saw: what to trust"),
-    "train/recall": ("Training recall", "on the cells that were trained on: flatters"),
-    "train/precision": ("Training precision", "the forum's number: what people look at"),
+    metric(HELD_OUT, RECALL): ("Held-out recall", "on cells that no training saw: what to trust"),
+    metric(TRAIN, RECALL): ("Training recall", "on the cells that were trained on: flatters"),
+    metric(TRAIN, PRECISION): ("Training precision", "the forum's number: what people look at"),
 }
 # Of each group of causes: its label, and what it is called inside a sentence.
 GROUP_WORDS = {
@@ -39,7 +39,8 @@ PHRASES = {
     "scanvi.linear_classifier": "linear classifier {level} instead of {baseline}",
     "scvi.norm": "{level} normalisation instead of {baseline}",
 }
-PLACES = {"heldout": "held-out cells", "train": "training cells", "query": "query cells"}
+PART_WORDS = {HELD_OUT: "held-out", TRAIN: "training", QUERY: "query"}
+PLACES = {part: f"{name} cells" for part, name in PART_WORDS.items()}
 
 
 def word(level: Level | None) -> str:
@@ -85,18 +86,31 @@ def phrase(factor: str, level: Level, baseline: Level) -> str:
     return template.format(level=word(level), baseline=word(baseline))
 
 
+def effect_words(effect: Effect, what: str) -> str:
+    """Return an effect in words, such as "with 30 query cells instead of all, recall is 6 points lower [4, 8]"."""
+    place = f", at {effect.at_factor} = {word(effect.at_level)}" if effect.at_level is not None else ""
+    return f"with {phrase(effect.factor, effect.level, effect.baseline)}{place}, {what} is {size_words(effect)}"
+
+
+def size_words(effect: Effect) -> str:
+    """Return how large an effect is: "6 points lower [4, 8]"."""
+    low, high = (effect.lower, effect.upper) if effect.points > 0 else (-effect.upper, -effect.lower)
+    way = "higher" if effect.points > 0 else "lower"
+    return f"{points_words(abs(effect.points))} points {way} [{points_words(low)}, {points_words(high)}]"
+
+
 def outcome_words(outcome: str) -> str:
     """Return an outcome in words: ``train/recall`` is "recall on training cells"."""
-    where, _, metric = outcome.rpartition("/")
-    place = PLACES.get(where, where)
-    return f"{metric.replace('_', ' ')} on {place}" if place else metric
+    part, _, measured = outcome.rpartition("/")
+    place = PLACES.get(part, part)
+    return f"{measured.replace('_', ' ')} on {place}" if place else measured
 
 
 def outcome_label(outcome: str) -> tuple[str, str]:
     """Return what an outcome is called, and which cells it is measured on."""
-    part, _, metric = outcome.partition("/")
+    part, _, measured = outcome.partition("/")
     place = PLACES.get(part, part)
-    return LABELS.get(outcome, (f"{metric} on {place}".capitalize(), f"on {place}"))
+    return LABELS.get(outcome, (f"{measured} on {place}".capitalize(), f"on {place}"))
 
 
 def condition_label(condition: Condition) -> str:

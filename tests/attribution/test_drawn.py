@@ -10,7 +10,6 @@ from scipy.special import expit, logit
 from study.attribution.attribute import attribute_study
 from study.attribution.effects import holm
 from study.attribution.findings import Attribution, Effect
-from study.attribution.tables import _codes
 from study.config.space import Domain
 from study.plan.factors import Factor, strata
 from study.verdict.sentences import judge
@@ -157,9 +156,3 @@ def test_what_was_never_drawn_is_named() -> None:
     assert attribute(never, FACTORS, strata(FACTORS)).reason.startswith("query = B was never drawn, or has no result")
     same = table.assign(**{"scanvi.lr": 0.01})
     assert attribute(same, FACTORS, strata(FACTORS)).reason == "scanvi.lr came out as 0.01 in every point"
-
-
-def test_one_and_true_are_two_levels() -> None:
-    factor = Factor("scanvi.extra.x", (True, 1), "parameter")
-    for column in (pd.Series([1, True, 1, True], dtype=object), pd.Series(["1", "True", "1", "True"])):
-        assert _codes(column, factor).tolist() == [1, 0, 1, 0]

@@ -12,6 +12,7 @@ from study.attribution.attribute import attribute_study
 from study.plan.factors import strata
 from study.report.charts import MOST_EFFECTS, number
 from study.trials.tables import count_frame
+from study.verdict.controls import ControlResult
 from study.verdict.sentences import Verdict, judge
 from tests.scenes import HOSTILE, Page, Scene, described, large, scene
 
@@ -209,3 +210,11 @@ def test_cards_without_an_outcome_are_left_out(small: Scene) -> None:
     shown = small.page(verdicts=cards, command="scanvi-study run data=mine")
     assert next(value for name, value in shown.attributes if name == "data-outcome") == "train/recall"
     assert shown.says("scanvi-study run data=mine") and not shown.says("with whatever else")
+
+
+def test_the_report_shows_controls_and_warns_of_those_that_failed() -> None:
+    study = scene(per_class=20, replicates=2)
+    broken = ControlResult("repeat", "the same <b>", "fail", "differ by 1e-07 at most")
+    page = study.page(controls=(broken, replace(broken, control="none", outcome="finished")))
+    assert page.says("Control repeat failed.") and page.says("the same <b>") and not page.says("Control none failed")
+    assert study.page().says("None was asked for")

@@ -42,7 +42,9 @@ def trained(folder: Path, made: Plan, cells: dict[str, Cells]) -> dict[str, Cont
     for one in made.stages:
         perform(one, cells[one.condition.query], folder, Hardware())
     found = read_all(folder, made.all_by_key)
-    return {one.control: one for one in judge_controls(made, found, {}, partial(read_predictions, folder), cells)}
+    return {
+        one.control: one for one in judge_controls(made.controls, found, {}, partial(read_predictions, folder), cells)
+    }
 
 
 def test_shuffled_and_repeat_come_out_as_they_must(tmp_path: Path) -> None:

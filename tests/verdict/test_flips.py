@@ -12,7 +12,6 @@ from study.cells.prepared import Cells
 from study.plan.tree import Plan
 from study.report.charts import flip_chart, flip_tables
 from study.trials.record import Predictions, Result
-from study.verdict.afterwards import audit_results
 from study.verdict.flips import ANY, REPLICATE, Flips, find_flips
 from tests.made import planned, some_result
 
@@ -143,19 +142,3 @@ def test_no_flip_at_all_is_an_empty_table(cells: Cells) -> None:
     assert flips is not None and flips.cells.empty and flips.transitions.empty
     assert (flips.rates["ever"] == 0).all()
     assert all(isinstance(table, pd.DataFrame) for _, table in flip_tables(flips))
-
-
-def test_the_audit_afterwards_names_what_changed_nothing() -> None:
-    made = planned("{query_cells: {levels: [30, all]}, scvi.n_latent: {levels: [4, 5, 6]}}", replicates=1)
-
-    def result(key: str, latent: object) -> Result:
-        # 4 and 5 dimensions give the same predictions here.
-        return some_result(
-            key=key, predictions=f"{made.by_key[key].condition} {latent == 6}", probes={"kl_weight": 0.1}
-        )
-
-    found = {t.key: result(t.key, t.levels["scvi.n_latent"]) for t in made.trials}
-    uneven, unchanged = audit_results(made, found)
-    assert "unequal optimiser steps" in uneven
-    assert unchanged.startswith("Levels 4 and 5 of scvi.n_latent gave the same predictions in all 2 pairs")
-    assert audit_results(made, {}) == ()

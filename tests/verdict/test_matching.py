@@ -96,7 +96,7 @@ def test_what_survives_matching_is_told_from_chance(cells: dict[str, Cells]) -> 
         "large both": [0.90, 0.80, 0.90],
         "small both": [0.91, 0.79, 0.90],  # nothing is left
     }
-    table = matched_spread(study().data, planned, results_of(planned, values))
+    table = matched_spread(study().data.queries, planned, results_of(planned, values))
     assert set(table["metric"]) == {"heldout/macro_recall", "heldout/recall/A"}
     before, after = table[table["metric"] == "heldout/macro_recall"].itertuples(index=False)
     assert before.queries == "as they are (those matched in size and depth)"
@@ -111,7 +111,7 @@ def test_what_survives_matching_is_told_from_chance(cells: dict[str, Cells]) -> 
 def test_without_twins_or_replicates_there_is_no_table(cells: dict[str, Cells]) -> None:
     planned = made(cells)
     found = results_of(planned, {name: [0.9, 0.8, 0.7] for name in QUERIES})
-    assert matched_spread(compose().data, planned, found).empty
+    assert matched_spread(compose().data.queries, planned, found).empty
     first = {t.key: found[t.key] for t in planned.trials if t.replicate.index == 0}
-    assert matched_spread(study().data, planned, first).empty
-    assert matched_spread(study().data, planned, {}).empty
+    assert matched_spread(study().data.queries, planned, first).empty
+    assert matched_spread(study().data.queries, planned, {}).empty

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from study.attribution.attribute import attribute_tables
-from study.attribution.findings import StudyAttribution
-from study.attribution.layout import Floats
+from study.attribution.findings import Share, StudyAttribution
+from study.attribution.layout import CAUSES, CHANCE, Floats
 from study.attribution.tables import ClassTable
-from study.verdict.sentences import ReplicateCost, dominant_group, effect_sentence, judge, outcome_words, phrase
+from study.verdict.sentences import ReplicateCost, dominant_group, judge
 from tests.simulated_tables import Planted, draw, layout_for, small_design
 
 LAYOUT = layout_for(small_design())
@@ -50,6 +50,24 @@ def test_a_planted_cause_and_planted_chance_are_named() -> None:
     assert "recall on held-out cells of B is" in card.which
     assert card.names_a_cause
     assert card.to_frame().dominant.tolist() == ["data", "chance"]
+
+
+def test_a_group_dominates_where_its_interval_clears_all_others() -> None:
+    found = study_of({"B": (level("query", 2, -1.5), QUIET)}).attributions[0]
+
+    def shares(*intervals: tuple[float, float]) -> tuple[Share, ...]:
+        names = (*CAUSES, CHANCE)
+        return tuple(
+            Share(group, sum(ends) / 2, *ends, None if group == CHANCE else 0.01, None if group == CHANCE else 0.01)
+            for group, ends in zip(names, intervals, strict=True)
+        )
+
+    small = (0.0, 0.1)
+    clear = replace(found, shares=shares((0.5, 0.8), small, small, (0.2, 0.4)))
+    close = replace(found, shares=shares((0.5, 0.8), small, small, (0.2, 0.6)))
+    chance = replace(found, shares=shares((0.2, 0.4), small, small, (0.5, 0.8)))
+    assert [dominant_group(one) for one in (clear, close, chance)] == ["data", None, "chance"]
+    assert dominant_group(replace(found, shares=())) is None
 
 
 def test_a_cause_needs_support_after_correction() -> None:
@@ -113,20 +131,6 @@ def test_a_class_that_is_not_decomposed_says_why() -> None:
     assert only.why == "No class could be decomposed."
     with pytest.raises(KeyError):
         judge(study, "train/recall")
-
-
-def test_words_are_those_of_a_biologist() -> None:
-    assert outcome_words("train/precision") == "precision on training cells"
-    assert outcome_words("heldout/macro_recall") == "macro recall on held-out cells"
-    assert phrase("query_cells", 30, "all") == "30 query cells instead of all"
-    assert phrase("scanvi.max_epochs", 30, 15) == "30 scANVI epochs instead of 15"
-    assert phrase("scvi.n_latent", 20, 10) == "scvi.n_latent = 20 instead of 10"
-    study = study_of({"B": (level("query", 2, -1.5), QUIET)})
-    largest = next(e for e in study.attributions[0].effects if (e.kind, e.level) == ("marginal", "C"))
-    text = effect_sentence(largest, "recall on training cells")
-    assert text.startswith("with query C instead of A, recall on training cells is ")
-    low, high = (float(bound) for bound in text.split("[")[1].rstrip("]").split(", "))
-    assert 0 < low < abs(largest.points) < high
 
 
 def test_causes_are_named_in_one_order_chance_first() -> None:
