@@ -34,7 +34,7 @@ def small() -> Scene:
     found = {
         key: replace(
             result,
-            settings=dump(study.plan.by_key[key].settings),
+            settings=_with_extra(dump(study.plan.by_key[key].settings)),
             query=study.plan.by_key[key].query,
             curves={**CURVES, "train_loss": [value + at for value in CURVES["train_loss"]]} if at < 2 else {},
             # Query cells may have a class that the reference has not.
@@ -46,6 +46,11 @@ def small() -> Scene:
         for at, (key, result) in enumerate(study.results.items())
     }
     return replace(study, results=found)
+
+
+def _with_extra(settings: dict[str, Any]) -> dict[str, Any]:
+    """Add what only scvi-tools knows, one level deeper than the other settings."""
+    return {**settings, "scvi": {**settings["scvi"], "extra": {"use_size_factor_key": False}}}
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +92,7 @@ def text_of(client: MlflowClient, run_id: str, name: str, folder: Path) -> str:
     return Path(client.download_artifacts(run_id, name, str(folder))).read_text(encoding="utf-8")
 
 
-def params_of(planned: PlannedTrial) -> dict[str, str]:
+def params_of(result: Result, planned: PlannedTrial) -> dict[str, str]:
     """Every setting by its dotted name, and the factors that are none."""
     found = {name: str(level) for name, level in planned.levels.items()}
 
@@ -98,7 +103,7 @@ def params_of(planned: PlannedTrial) -> dict[str, str]:
             else:
                 found.setdefault(f"{prefix}{name}", str(value))
 
-    walk(dump(planned.settings), "")
+    walk(result.settings, "")
     return found
 
 
@@ -119,8 +124,13 @@ def test_a_run_shows_what_its_result_says(small: Scene, folder: Path) -> None:
     assert runs.keys() == {result.key for result in results}
     for result in results:
         run, planned = runs[result.key], small.plan.by_key[result.key]
-        assert run.data.params == params_of(planned)
-        assert {"scvi.n_latent", "scanvi.max_epochs", "query"} <= run.data.params.keys()
+        assert run.data.params == params_of(result, planned)
+        assert {
+            "scvi.n_latent",
+            "scvi.extra.use_size_factor_key",
+            "scanvi.max_epochs",
+            "query",
+        } <= run.data.params.keys()
         assert "heldout/recall/CD4:2B: T" in run.data.metrics
         history = {name: client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
         # A store returns a history in no certain order.
