@@ -1,4 +1,4 @@
-"""Results on disk, projected into MLflow. The only module that imports mlflow.
+"""Results on disk, projected into MLflow. One mirror per study.
 
 One experiment per study, one parent run, one child run per trial. Only the driver writes. A projection can be made
 again at any time: what is FINISHED there is left alone, so there is at most one FINISHED run per trial key, ever.
