@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import get_args
 
@@ -13,11 +12,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from rich.console import Console
 
+from study.commands.explained import Best, Explanation, html_of, sentences_of
 from study.commands.pipeline import run_study
 from study.commands.progress import progress
 from study.commands.refusal import nothing_left_if_refused
 from study.commands.terminal import show_notes
-from study.config import Level, Outcome, StudyConfig, compose, load_stored
+from study.config import Outcome, StudyConfig, compose, load_stored
 from study.errors import InputError, nearest
 from study.report import (
     Attributed,
@@ -33,84 +33,9 @@ from study.report import (
 )
 from study.studies import NOT_EXPLAINED, Study, choice_of, open_study
 from study.trials import MACRO, cell_frame, confusion_frame, read_predictions, recall_frame, trial_frame
-from study.verdict import GROUPS, Verdict, class_label, outcome_label, share_words, word
+from study.verdict import Verdict, outcome_label
 
 HELDOUT: Outcome = "heldout/recall"
-
-
-@dataclass(frozen=True, eq=False)
-class Explanation:
-    """What explains the differences in one outcome: a verdict, and the tables behind it.
-
-    Attributes
-    ----------
-    outcome
-        Such as ``heldout/recall``.
-    verdict
-        In words: why single runs differ, which effects are real, and which settings trade classes.
-    tables
-        One row per class: whether it is decomposed and why not, its mean and its support.
-    shares, chance
-        Parts of the differences between runs: of each group, and of chance by level of the stage tree.
-    means, effects
-        Percent at each level of each factor; levels instead of their baseline, in percentage points.
-    """
-
-    outcome: Outcome
-    verdict: Verdict
-    tables: pd.DataFrame
-    shares: pd.DataFrame
-    chance: pd.DataFrame
-    means: pd.DataFrame
-    effects: pd.DataFrame
-
-    def __repr__(self) -> str:
-        shown = [] if self.shares.empty else [self._shown().to_string()]
-        return "\n".join([f"{self.outcome}:", *_sentences(self.verdict), *shown])
-
-    def _repr_html_(self) -> str:
-        head = _html(outcome_label(self.outcome)[0], _sentences(self.verdict))
-        return head if self.shares.empty else head + self._shown().to_html(border=0)
-
-    def _shown(self) -> pd.DataFrame:
-        """Shares with their intervals as text, a row per class that is decomposed."""
-        text = [share_words(*row) for row in self.shares[["share", "lower", "upper"]].itertuples(index=False)]
-        classes = self.shares["class_name"].map(class_label)
-        wide = self.shares.assign(text=text, **{"class": classes}).pivot(index="class", columns="group", values="text")
-        order = [group for group in GROUPS if group in wide]
-        return wide.loc[list(dict.fromkeys(classes)), order].rename(columns=GROUPS).rename_axis(None, axis="columns")
-
-
-@dataclass(frozen=True, eq=False)
-class Best:
-    """The settings that hold up: those whose worst condition has the best held-out macro recall.
-
-    Attributes
-    ----------
-    settings
-        Level of each factor that is a setting.
-    reason
-        One sentence.
-    table
-        All candidates, best first.
-    """
-
-    settings: dict[str, Level]
-    reason: str
-    table: pd.DataFrame
-
-    def __repr__(self) -> str:
-        return f"{self._settings}\n{self.reason}"
-
-    def _repr_html_(self) -> str:
-        return _html(self._settings, [self.reason]) + self.table.to_html(
-            border=0, index=False, float_format="{:.3f}".format
-        )
-
-    @property
-    def _settings(self) -> str:
-        """As overrides, so that they can be typed."""
-        return " ".join(f"{name}={word(level)}" for name, level in self.settings.items())
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,12 +205,12 @@ class StudyResults:
     def __repr__(self) -> str:
         lines = [f"study {self.name}: {self._progress}"]
         for one in self.verdicts:
-            lines += [f"{one.outcome}:", *(f"  {text}" for text in _sentences(one))]
+            lines += [f"{one.outcome}:", *(f"  {text}" for text in sentences_of(one))]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        parts = [_html(f"Study {self.name}", [self._progress])]
-        parts += [_html(outcome_label(one.outcome)[0], _sentences(one), "h5") for one in self.verdicts]
+        parts = [html_of(f"Study {self.name}", [self._progress])]
+        parts += [html_of(outcome_label(one.outcome)[0], sentences_of(one), "h5") for one in self.verdicts]
         return "".join(parts)
 
     @property
@@ -353,18 +278,6 @@ def run_results(config: StudyConfig | Sequence[str] = ()) -> StudyResults:
 
 def _of(frame: pd.DataFrame, outcome: str) -> pd.DataFrame:
     return frame[frame["outcome"] == outcome].drop(columns="outcome").reset_index(drop=True)
-
-
-def _sentences(verdict: Verdict) -> list[str]:
-    """Both answers and the trade-offs; where no class is decomposed, why not."""
-    reasons = [] if any(one.which for one in verdict.classes) else dict.fromkeys(one.why for one in verdict.classes)
-    return [verdict.why, *reasons, verdict.which, *(trade.sentence for trade in verdict.trade_offs)]
-
-
-def _html(title: str, sentences: Iterable[str], tag: str = "h4") -> str:
-    """Return a title and a paragraph; names of studies and classes are plain text, never markup."""
-    text = "<br>".join(escape(sentence) for sentence in sentences)
-    return f"<{tag}>{escape(title)}</{tag}><p>{text}</p>"
 
 
 def _refuse_unknown(what: str, found: str, known: Iterable[Hashable]) -> None:
