@@ -1,0 +1,329 @@
+"""Several like stages trained as one network, and the step of all of them as one CUDA graph.
+
+A GPU computes a step of one such small network in less time than a host takes to launch its parts. So replicates, and
+stages whose settings differ in numbers alone, train side by side, each on its own minibatches, with its own noise and
+optimiser state; and the step, from the gathering of cells to Adam, is recorded once and played again: the host says
+no more than "again". Minibatches, a last one that is smaller too, have one shape (see `draws`).
+
+Members know nothing of each other: each has generators of its own, seeded by its seed, so neither order nor company
+changes what it draws, and a loss that is not finite stays with its member.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from scvi.module import SCANVAE, VAE
+from torch import Tensor, nn
+
+from study.plan import KL_WARMUP, Indices
+from study.training.counts import OnDevice
+from study.training.draws import Draw, again, draw, drawn_labelled, steps_of
+from study.training.exact import Kept, epoch_metrics
+from study.training.stacked import check_alike, learned_names, losses, minibatch, noise_shapes
+
+# As scvi-tools' training plans set them.
+ADAM = {"lr": 1e-3, "eps": 0.01, "weight_decay": 1e-6}
+WARM_UP = 3  # steps before the recorded one
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One stage of a group.
+
+    Attributes
+    ----------
+    module
+        A new module of scvi-tools with the weights to start from; it is left as it is.
+    rows
+        Training cells.
+    seed
+        Of its minibatches and its noise.
+    labelled
+        Training cells of each label; empty for scVI.
+    samples
+        Labelled cells of each label that are drawn in an epoch; all where None.
+    classification_ratio
+        Weight of the classification loss.
+    """
+
+    module: VAE
+    rows: Indices
+    seed: int
+    labelled: Mapping[str, Indices] = field(default_factory=dict)
+    samples: int | None = None
+    classification_ratio: float = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What became of a member.
+
+    Attributes
+    ----------
+    states
+        Weights on the CPU, for `load_state_dict`, by epoch level.
+    probes
+        What the schedule did, by epoch level, as in `study.training.snapshot.Snapshot`.
+    curves
+        Training curves, name to one value per epoch.
+    """
+
+    states: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    probes: dict[int, dict[str, Any]] = field(default_factory=dict)
+    curves: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def diverged(self) -> int | None:
+        """The first epoch whose loss is not finite."""
+        return next((n for n, loss in enumerate(self.curves["train_loss"], 1) if not math.isfinite(loss)), None)
+
+
+def train_together(
+    members: Sequence[Member], cells: OnDevice, epochs: Sequence[int], batch_size: int, graph: bool = True
+) -> list[Trained]:
+    """Train like stages at once, on the device that holds their cells.
+
+    Parameters
+    ----------
+    members
+        Stages whose networks have equal shapes, with as many steps in an epoch.
+    cells
+        The cells of all members.
+    epochs
+        Levels to keep, ascending; training ends at the last.
+    batch_size
+        Cells of a minibatch.
+    graph
+        Record the step on a GPU; on the CPU there is nothing to record.
+
+    Raises
+    ------
+    ValueError
+        If the members cannot train together.
+    """
+    group = Group(members, cells, batch_size)
+    found = [Trained() for _ in members]
+    for epoch in range(1, epochs[-1] + 1):
+        group.begin(epoch)
+        if epoch == 1 and graph and cells.batch.is_cuda:
+            group.record()
+        for _ in range(group.steps):
+            group.step()
+        for member, one in enumerate(found):
+            for name, value in group.metrics(member).items():
+                one.curves.setdefault(name, []).append(value)
+            if epoch in epochs:
+                one.states[epoch] = group.state(member)
+                one.probes[epoch] = group.probes(member, epoch)
+    return found
+
+
+class Group:
+    """Members in training: their weights, their minibatches of an epoch, and what its steps showed."""
+
+    def __init__(self, members: Sequence[Member], cells: OnDevice, batch_size: int) -> None:
+        check_alike([one.module for one in members])
+        steps = {steps_of(one.rows.size, batch_size) for one in members}
+        if len(steps) > 1:
+            raise ValueError("stages that train together must have as many steps in an epoch")
+        (self.steps,) = steps
+        self.members, self.cells, self.batch_size = members, cells, batch_size
+        self.device = cells.batch.device
+        self.template = members[0].module
+        self.random = [np.random.default_rng(one.seed) for one in members]
+        self.draws = [np.zeros(len(cells.batch), dtype=np.int64) for _ in members]
+        self.states = [one.module.state_dict() for one in members]
+        self.stack = {
+            name: torch.stack([state[name].detach() for state in self.states]).to(self.device)
+            for name in self.states[0]
+        }
+        self.learned = [self.stack[name].requires_grad_() for name in learned_names(self.template)]
+        self.dtype = self.learned[0].dtype
+        on_gpu = self.device.type == "cuda"
+        self.adam = torch.optim.Adam(self.learned, **ADAM, fused=True, capturable=on_gpu)
+        shape = (self.steps, len(members))
+        # As wide whatever the members draw, or a member's noise would depend on the others.
+        self.joint = _Minibatches.room(*shape, batch_size, self.device)
+        self.labelled = _Minibatches.room(*shape, batch_size, self.device)
+        self.noise = Noise(members, batch_size, self.dtype, self.device)
+        self.classified = isinstance(self.template, SCANVAE)
+        self.at = torch.zeros(1, dtype=torch.int64, device=self.device)
+        self.kl_weight = torch.zeros(1, dtype=self.dtype, device=self.device)
+        ratios = [one.classification_ratio for one in members]
+        self.ratio = torch.tensor(ratios, dtype=self.dtype, device=self.device)
+        # By step and member: what `stacked.Shown` has.
+        self.values = torch.zeros(*shape, 4 if self.classified else 3, dtype=self.dtype, device=self.device)
+        self.sure = torch.zeros(*shape, batch_size, dtype=self.dtype, device=self.device)
+        self.right = torch.zeros(*shape, batch_size, dtype=torch.bool, device=self.device)
+        self.recorded: torch.cuda.CUDAGraph | None = None
+
+    def begin(self, epoch: int) -> None:
+        """Draw the minibatches of an epoch, the first being 1."""
+        self.at.zero_()
+        self.kl_weight.fill_(min(1.0, (epoch - 1) / KL_WARMUP))
+        joint, labelled = [], []
+        for one, random, draws in zip(self.members, self.random, self.draws, strict=True):
+            joint.append(draw(one.rows, self.batch_size, random))
+            if self.classified:
+                rows = drawn_labelled(one.labelled, one.samples, self.batch_size, random)
+                draws[rows] += 1
+                labelled.append(again(draw(rows, self.batch_size, random), self.steps))
+        self.joint.fill(joint)
+        if self.classified:
+            self.labelled.fill(labelled)
+
+    def step(self) -> None:
+        """Take the next step of the epoch."""
+        if self.recorded is None:
+            self._step()
+        else:
+            self.recorded.replay()
+
+    def _step(self) -> None:
+        """One step. Everything in it stays on the device and has one shape, so that it can be recorded."""
+        self.noise.draw()
+        joint = self._minibatch(self.joint, self.cells.batch)
+        labelled = self._minibatch(self.labelled, self.cells.labels) if self.classified else None
+        shown = losses(self.template, self.stack, joint, labelled, self.noise.sites, self.kl_weight, self.ratio)
+        # The gradient of a sum is that of each: a member gets that of its own loss alone.
+        for weight, gradient in zip(self.learned, torch.autograd.grad(shown.loss.sum(), self.learned), strict=True):
+            weight.grad = gradient.contiguous()  # or the fused step would read it in another order
+        self.adam.step()
+        self.values.index_copy_(0, self.at, shown.values.unsqueeze(0))
+        if shown.sure is not None and shown.right is not None:
+            self.sure.index_copy_(0, self.at, shown.sure.unsqueeze(0))
+            self.right.index_copy_(0, self.at, shown.right.unsqueeze(0))
+        self.at.add_(1)
+
+    def _minibatch(self, drawn: _Minibatches, codes: Tensor) -> Any:
+        rows, sizes = drawn.rows.index_select(0, self.at)[0], drawn.sizes.index_select(0, self.at)[0]
+        x = self.cells.counts.gather(rows, self.dtype)
+        return minibatch(x, codes.index_select(0, rows.flatten()).view(rows.shape), sizes)
+
+    def record(self) -> None:
+        """Record the step as a CUDA graph, after steps that are undone again; minibatches must have been drawn."""
+        before = {name: value.detach().clone() for name, value in self.stack.items()}
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                self.at.zero_()
+                self._step()
+        torch.cuda.current_stream().wait_stream(stream)
+        with torch.no_grad():
+            for name, value in before.items():
+                self.stack[name].copy_(value)
+            for state in self.adam.state.values():
+                for value in state.values():
+                    value.zero_()
+        self.at.zero_()
+        self.noise.seed()
+        graph = torch.cuda.CUDAGraph()
+        for generator in self.noise.generators:
+            graph.register_generator_state(generator)
+        with torch.cuda.graph(graph, stream=stream):
+            self._step()
+        self.recorded = graph
+
+    def metrics(self, member: int) -> dict[str, float]:
+        """Return the metrics of the epoch that has ended; this waits for the device."""
+        sizes = (drawn.sizes[:, member].tolist() for drawn in (self.joint, self.labelled))
+        kept = [value[:, member].float().cpu() for value in (self.values, self.sure, self.right)]
+        found = epoch_metrics(Kept(*kept, *sizes))
+        return found if self.classified else {**found, "kl_weight": float(self.kl_weight)}
+
+    def state(self, member: int) -> dict[str, Tensor]:
+        """Return a copy of the weights of a member on the CPU."""
+        return {name: value[member].detach().cpu().clone() for name, value in self.stack.items()}
+
+    def probes(self, member: int, epoch: int) -> dict[str, Any]:
+        """Return what the schedule did until the end of an epoch."""
+        found: dict[str, Any] = {"steps": epoch * self.steps, "kl_weight": float(self.kl_weight)}
+        one, draws = self.members[member], self.draws[member]
+        if self.classified:
+            of_label = {name: draws[rows] for name, rows in one.labelled.items()}
+            found["labelled_batches"] = steps_of(int(draws.sum()) // epoch, self.batch_size)
+            found["batches"] = self.steps
+            found["distinct_labelled"] = {name: int((n > 0).sum()) for name, n in of_label.items()}
+            found["draws_per_cell"] = {name: float(n[n > 0].mean()) for name, n in of_label.items() if n.any()}
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Minibatches:
+    """The minibatches of an epoch on the device: rows, shape (n_steps, n_members, width), and sizes without the last."""
+
+    rows: Tensor
+    sizes: Tensor
+
+    @classmethod
+    def room(cls, steps: int, members: int, width: int, device: torch.device) -> _Minibatches:
+        rows, sizes = torch.zeros(steps, members, width, dtype=torch.int64), torch.ones(steps, members, dtype=torch.int64)
+        return cls(rows.to(device), sizes.to(device))
+
+    def fill(self, drawn: Sequence[Draw]) -> None:
+        """Put in what was drawn for each member."""
+        self.rows.copy_(torch.from_numpy(np.stack([one.rows for one in drawn], axis=1)))
+        self.sizes.copy_(torch.from_numpy(np.stack([one.sizes for one in drawn], axis=1)))
+
+
+class Noise:
+    """What the steps of each member draw, by site, from a generator of its own.
+
+    Attributes
+    ----------
+    sites
+        Members in front; what dropout keeps is divided by how much it keeps.
+    """
+
+    def __init__(self, members: Sequence[Member], width: int, dtype: torch.dtype, device: torch.device) -> None:
+        keep, normal = noise_shapes(members[0].module, width)
+        self.seeds = [one.seed for one in members]
+        self.kept = torch.tensor([[1 - dropout_of(one.module)] for one in members])
+        self.generators = [torch.Generator(device) for _ in members]
+        self.seed()
+        self.sites: dict[str, Tensor] = {}
+        self.keep, self.normal = (self._room(shapes, len(members), dtype, device) for shapes in (keep, normal))
+        self.scale = (1 / self.kept.to(dtype)).to(device)
+
+    def _room(
+        self, shapes: Mapping[str, tuple[int, ...]], members: int, dtype: torch.dtype, device: torch.device
+    ) -> Tensor:
+        ends = np.cumsum([math.prod(shape) for shape in shapes.values()], dtype=int).tolist()
+        room = torch.empty(members, ends[-1] if ends else 0, dtype=dtype, device=device)
+        for (site, shape), start, end in zip(shapes.items(), [0, *ends], ends, strict=False):
+            self.sites[site] = room[:, start:end].view(members, *shape)
+        return room
+
+    def seed(self) -> None:
+        """Start again."""
+        for generator, seed in zip(self.generators, self.seeds, strict=True):
+            generator.manual_seed(seed)
+
+    def draw(self) -> None:
+        """Draw what a step needs."""
+        for member, (generator, kept) in enumerate(zip(self.generators, self.kept.flatten().tolist(), strict=True)):
+            self.normal[member].normal_(generator=generator)
+            if self.keep.numel():
+                self.keep[member].bernoulli_(kept, generator=generator)
+        self.keep.mul_(self.scale)
+
+
+def dropout_of(module: VAE) -> float:
+    """Return the rate of dropout of a module.
+
+    Raises
+    ------
+    ValueError
+        If it has several.
+    """
+    rates = {part.p for part in module.modules() if isinstance(part, nn.Dropout)}
+    if len(rates) > 1:
+        raise ValueError("stages with several rates of dropout cannot train together")
+    return rates.pop() if rates else 0.0
