@@ -20,9 +20,11 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import gpu_fused
 import numpy as np
 import scvi
 import torch
@@ -201,8 +203,9 @@ def busy(device: str, quick: bool) -> Figures:
     """The share of an epoch's time in which the GPU computes, and how many kernels a step launches."""
     if device != "cuda":
         return {}
-    adata, found = cells_of(64 * BATCH, 2000, 30), {}
-    for variant in ("stock", "exact", "fast", "fast resident"):
+    steps, found = 16, {}
+    adata = cells_of(steps * BATCH, 2000, 30)
+    for variant in ("stock", "exact", "fast"):
         activities = [torch.profiler.ProfilerActivity.CUDA]
         with torch.profiler.profile(activities=activities) as profile:
             start = time.perf_counter()
@@ -212,9 +215,9 @@ def busy(device: str, quick: bool) -> Figures:
         computed = sum(event.self_device_time_total for event in events) / 1e6
         launched = sum(event.count for event in events if event.self_device_time_total)
         found[variant] = {
-            "share of training": computed / (2 * 64 / figures["steps a second"]),
-            "microseconds a step": 1e6 * computed / 128,
-            "kernels a step": launched / 128,
+            "share of training": computed / (2 * steps / figures["steps a second"]),
+            "microseconds a step": 1e6 * computed / (2 * steps),
+            "kernels a step": launched / (2 * steps),
             "seconds with profiler": seconds,
         }
     return found
@@ -335,7 +338,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument(
-        "--sections", default="machine,small study,rates,busy,captured", help="which, with commas between"
+        "--sections", default="machine,small study,rates,busy,graph,fused", help="which, with commas between"
     )
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object at the end")
     parser.add_argument("--out", type=Path, help="write the figures here as they come")
@@ -346,17 +349,23 @@ def main() -> None:
     warnings.simplefilter("ignore")
     for chatty in ("lightning.pytorch", "lightning.fabric", "scvi"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
-    figures: Figures = {"rates": {}}
+    figures: Figures = {"rates": {}, "graph": {}, "fused": {}}
 
     def keep() -> None:
         if arguments.out:
             arguments.out.write_text(json.dumps(figures, indent=1))
+
+    @cache
+    def made() -> list[tuple[str, Any]]:
+        return list(gpu_fused.models(cells_of, new_model, arguments.quick))
 
     sections: dict[str, Callable[[], Figures | None]] = {
         "machine": lambda: machine(device),
         "small study": lambda: small_study(device, arguments.quick),
         "rates": lambda: rates(device, arguments.quick, keep, figures["rates"]),
         "busy": lambda: busy(device, arguments.quick),
+        "graph": lambda: gpu_fused.graph(made(), device, arguments.quick, keep, figures["graph"]),
+        "fused": lambda: gpu_fused.fused(made(), device, arguments.quick, keep, figures["fused"]),
         "captured": lambda: captured(device, arguments.quick),
     }
     for name in arguments.sections.split(","):
@@ -365,7 +374,7 @@ def main() -> None:
             figures[name] = section() or figures.get(name)
         except Exception:
             figures[name] = {"failed": traceback.format_exc()[-4000:]}
-        if name != "rates":
+        if name not in ("rates", "graph", "fused"):
             print(name, json.dumps(figures[name], indent=1), flush=True)
         print(f"{name}: {time.perf_counter() - start:.1f} s", flush=True)
         keep()

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 import torch
-from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
 from torch import Tensor
 
 # Torch can hardly compute with unsigned numbers of 16 bits.
@@ -63,7 +61,7 @@ class Sparse:
 
 @dataclass(frozen=True, eq=False)
 class OnDevice:
-    """The cells of a model.
+    """Cells of all members of a group.
 
     Attributes
     ----------
@@ -76,25 +74,6 @@ class OnDevice:
     counts: Dense | Sparse
     batch: Tensor
     labels: Tensor
-
-    @classmethod
-    def of(cls, manager: AnnDataManager, device: torch.device, room: int | None = None) -> OnDevice:
-        """Copy the cells that are registered to a device.
-
-        Parameters
-        ----------
-        manager
-            Of a model; counts as CSR.
-        device
-            Where to.
-        room
-            Bytes that dense counts may take; on a GPU half of what is free if not given.
-        """
-        if room is None:
-            room = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 2**62
-        codes = [manager.get_from_registry(key) for key in (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY)]
-        batch, labels = (torch.from_numpy(code.astype(np.int64)).view(-1).to(device) for code in codes)
-        return cls(hold(manager.get_from_registry(REGISTRY_KEYS.X_KEY), device, room), batch, labels)
 
 
 def hold(matrix: sp.csr_matrix, device: torch.device, room: int) -> Dense | Sparse:

@@ -1,20 +1,35 @@
 """Stages trained as one network: per member scvi-tools' own loss, gradients and steps, whatever its company."""
 
 import copy
+import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from scvi.model import SCANVI
 from scvi.module import SCANVAE, VAE
 from scvi.train import SemiSupervisedTrainingPlan, TrainingPlan
 from torch import Tensor
 
+from study.cells.prepared import Cells
+from study.cells.sources import query_names
+from study.cells.twins import prepare
+from study.config.composition import compose
+from study.config.study import StudyConfig
+from study.plan.split import Split, split_cells
+from study.training.arguments import scanvi_arguments
 from study.training.counts import Dense, OnDevice, Sparse, hold
 from study.training.fused import Group, Member, Trained, train_together
+from study.training.hardware import Hardware
+from study.training.members import cells_on, finetuning, pretraining
+from study.training.models import build_scvi, finetune, joint_anndata, predict_probabilities, pretrain, state_of
 from study.training.stacked import Minibatch, Stack, learned_names, losses, minibatch, noise_shapes
+from tests.made import TINY, few_cells
 
 GENES, LABELS, BATCHES, CELLS = 40, 4, 3, 400
 RNG = np.random.default_rng(0)
@@ -310,3 +325,86 @@ def test_unlike_stages_are_refused(others: Member) -> None:
 def test_losses_that_are_not_computed_here_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="cannot train together"):
         trained([member_of(VAE, 0, **settings)])
+
+
+@cache
+def simulated() -> Cells:
+    data = compose(
+        ["data=simulated", "data.simulate.reference_cells=240", "data.simulate.genes=80", "data.simulate.classes=3"]
+    ).data
+    with tempfile.TemporaryDirectory() as folder:
+        return prepare(data, query_names(data)[:1], Path(folder))[query_names(data)[0]]
+
+
+def test_members_start_from_the_weights_and_cells_of_their_stages() -> None:
+    cells, config = few_cells(), compose([*TINY, "scanvi.n_samples_per_label=5"])
+    parts, started = split_cells(cells, 0, 3, 128), {}
+    stock = torch.optim.Adam.step
+
+    def first(self: torch.optim.Adam, *args: Any, **kwargs: Any) -> Any:
+        started.setdefault(len(self.param_groups[0]["params"]), [p.detach().clone() for p in self.param_groups[0]["params"]])
+        return stock(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", first)
+        kept: list[dict[str, Tensor]] = []
+        pretrain(cells, parts, config, 3, [1], lambda s: kept.append(state_of(s.model)), Hardware())
+        finetune(cells, parts, config, 3, [1], lambda s: kept.append(state_of(s.model)), Hardware(), kept[0])
+    for one, expected in zip(
+        [pretraining(cells, parts, config, 3), finetuning(cells, parts, config, 3, kept[0])],
+        started.values(),
+        strict=True,
+    ):
+        found = [weight for weight in one.module.parameters() if weight.requires_grad]
+        assert len(found) == len(expected) and all(map(torch.equal, found, expected))
+        assert np.array_equal(one.rows, parts.train)
+    assert one.samples == 5 and sorted(np.concatenate(list(one.labelled.values()))) == sorted(parts.labelled)
+
+
+@pytest.mark.parametrize("made", ["bundled", "simulated"])
+def test_cells_have_the_codes_that_scvi_tools_gives_them(made: str) -> None:
+    cells = few_cells() if made == "bundled" else simulated()
+    parts, held = split_cells(cells, 0, 3, 128), cells_on(cells, torch.device("cpu"))
+    model = build_scvi(joint_anndata(cells, parts), compose(TINY).scvi)
+    assert np.array_equal(model.adata_manager.get_from_registry("batch").ravel(), held.batch.numpy())
+    model.is_trained_ = True
+    labelled = SCANVI.from_scvi_model(model, unlabeled_category="Unknown", labels_key="label")
+    codes = labelled.adata_manager.get_from_registry("labels").ravel()
+    assert np.array_equal(codes[parts.labelled], held.labels.numpy()[parts.labelled])
+    everything = held.counts.gather(torch.arange(20), torch.float32)
+    assert torch.equal(everything, torch.from_numpy(cells.counts[:20].toarray()))
+
+
+def recalls(cells: Cells, states: Sequence[dict[str, Tensor]], settings: StudyConfig, parts: Split) -> np.ndarray:
+    """Recall of each class among held-out cells, shape (n_states, n_classes)."""
+    model = build_scvi(joint_anndata(cells, parts), settings.scvi)
+    model.is_trained_ = True
+    lvae = SCANVI.from_scvi_model(model, unlabeled_category="Unknown", labels_key="label", **scanvi_arguments(settings.scanvi))
+    lvae.is_trained_ = True
+    truth, found = cells.labels[parts.held_out], []
+    for state in states:
+        lvae.module.load_state_dict(state)
+        lvae.module.eval()
+        called = predict_probabilities(lvae, cells).argmax(axis=1)[parts.held_out]
+        found.append([(called[truth == label] == label).mean() for label in range(len(cells.classes))])
+    return np.array(found)
+
+
+def test_recall_is_like_that_of_the_exact_engine() -> None:
+    """Other random numbers, so another draw of chance: equal within what seeds make of it."""
+    cells, seeds = simulated(), range(4)
+    config = compose([*TINY, "scvi.n_hidden=32", "scanvi.n_samples_per_label=20"])
+    parts = split_cells(cells, 0, 3, 64)
+    exact: list[dict[str, Tensor]] = []
+    for seed in seeds:
+        kept: list[dict[str, Tensor]] = []
+        pretrain(cells, parts, config, seed, [12], lambda s, a=kept: a.append(state_of(s.model)), Hardware())
+        finetune(cells, parts, config, seed, [8], lambda s: exact.append(state_of(s.model)), Hardware(), kept[0])
+    held, size = cells_on(cells, torch.device("cpu")), config.scvi.batch_size
+    first = train_together([pretraining(cells, parts, config, seed) for seed in seeds], held, [12], size)
+    members = [finetuning(cells, parts, config, seed, one.states[12]) for seed, one in zip(seeds, first, strict=True)]
+    fused = [one.states[8] for one in train_together(members, held, [8], size)]
+    one, other = (recalls(cells, states, config, parts) for states in (exact, fused))
+    print(one, other)
+    assert one.mean() > 0.6, "there is something to be like"
+    assert np.abs(one.mean(axis=0) - other.mean(axis=0)).max() < 0.15
