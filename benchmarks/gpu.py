@@ -338,7 +338,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument(
-        "--sections", default="machine,small study,rates,busy,graph,fused", help="which, with commas between"
+        "--sections", default="machine,small study,rates,busy,graph,fused,recalls", help="which, with commas between"
     )
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object at the end")
     parser.add_argument("--out", type=Path, help="write the figures here as they come")
@@ -366,6 +366,7 @@ def main() -> None:
         "busy": lambda: busy(device, arguments.quick),
         "graph": lambda: gpu_fused.graph(made(), device, arguments.quick, keep, figures["graph"]),
         "fused": lambda: gpu_fused.fused(made(), device, arguments.quick, keep, figures["fused"]),
+        "recalls": lambda: gpu_fused.recalls(device, arguments.quick),
         "captured": lambda: captured(device, arguments.quick),
     }
     for name in arguments.sections.split(","):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,15 @@ import torch
 from anndata import AnnData
 from scvi.model import SCANVI, SCVI
 
+from study.cells import Cells, prepare
+from study.config import compose
+from study.plan import split_cells
+from study.training import joint_anndata, predict_probabilities
+from study.training.arguments import scanvi_arguments
 from study.training.counts import OnDevice, hold
 from study.training.fused import Group, Member, train_together
+from study.training.members import cells_on, finetuning, pretraining
+from study.training.models import build_scvi
 
 BATCH = 128
 SIZES = [(2000, 30), (765, 3)]
@@ -158,3 +167,44 @@ def kernels(model: SCVI | SCANVI, members: int, device: str) -> Figures:
         "kernels": sum(one.count for one in events if one.self_device_time_total) / 10,
         "dearest": [[one.key[:90], one.count / 10, one.self_device_time_total / 10] for one in events[:25]],
     }
+
+
+def recalls(device: str, quick: bool) -> Figures:
+    """Held-out recall on the bundled cells of seeds that trained together: mean and standard deviation of each class."""
+    cells, config = bundled(), compose()
+    parts, (first, second) = split_cells(cells, 0, 3, BATCH), (2, 2) if quick else (40, 15)
+    seeds, held = range(2 if quick else 10), cells_on(cells, torch.device(device))
+    start = time.perf_counter()
+    pretrained = train_together([pretraining(cells, parts, config, seed) for seed in seeds], held, [first], BATCH)
+    members = [
+        finetuning(cells, parts, config, seed, one.states[first]) for seed, one in zip(seeds, pretrained, strict=True)
+    ]
+    trained = train_together(members, held, [second], BATCH)
+    seconds = time.perf_counter() - start
+    pretrained_model = build_scvi(joint_anndata(cells, parts), config.scvi)
+    pretrained_model.is_trained_ = True
+    model = SCANVI.from_scvi_model(
+        pretrained_model, unlabeled_category="Unknown", labels_key="label", **scanvi_arguments(config.scanvi)
+    )
+    model.is_trained_ = True
+    truth, found = cells.labels[parts.held_out], []
+    for one in trained:
+        model.module.load_state_dict(one.states[second])
+        model.module.eval()
+        called = predict_probabilities(model, cells).argmax(axis=1)[parts.held_out]
+        found.append([float((called[truth == code] == code).mean()) for code in np.unique(truth)])
+    classes = [cells.classes[code] for code in np.unique(truth)]
+    by_class = np.array(found)
+    return {
+        "seconds": seconds,
+        "classes": classes,
+        "mean": by_class.mean(axis=0).tolist(),
+        "sd": by_class.std(axis=0, ddof=1).tolist(),
+        "macro recall of seeds": by_class.mean(axis=1).tolist(),
+    }
+
+
+def bundled() -> Cells:
+    """The bundled cells and their query."""
+    with tempfile.TemporaryDirectory() as folder:
+        return prepare(compose().data, ["asis"], Path(folder))["asis"]

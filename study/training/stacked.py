@@ -1,8 +1,7 @@
-"""The networks of several like stages as one: every weight has the members in front, and products are batched.
+"""The losses of several like stages at once, each that of scvi-tools' own module.
 
-The loss is that of scvi-tools' own modules. Nothing is ever summed over members but their losses, so what one of them
-computes, and learns, is the same beside any others. Minibatches have one shape: rows that do not count have no share
-in a mean, BatchNorm's included.
+Nothing is ever summed over members but their losses, so what one of them computes, and learns, is the same beside any
+others. Minibatches have one shape: rows that do not count have no share in a mean, BatchNorm's included.
 """
 
 from __future__ import annotations
@@ -14,13 +13,12 @@ from typing import Any
 
 import torch
 from scvi.module import SCANVAE, VAE
-from scvi.nn import Encoder, FCLayers
+from scvi.nn import FCLayers
 from torch import Tensor
-from torch.nn.functional import layer_norm, relu
 
 from study.training.dense import log_likelihood
+from study.training.layers import Net, Stack
 
-Stack = dict[str, Tensor]
 LOG_2_PI = math.log(2 * math.pi)
 
 
@@ -162,7 +160,7 @@ def losses(
     classification_ratio
         Shape (n_members,).
     """
-    net = _Net(stack, noise, joint.share.unsqueeze(1), joint.sizes)
+    net = Net(stack, noise, joint.share.unsqueeze(1), joint.sizes)
     mean, variance = net.encode(template.z_encoder, "z_encoder", torch.log1p(joint.x).unsqueeze(1))
     epsilon = noise["z"]
     z = mean + variance.sqrt() * epsilon
@@ -180,7 +178,7 @@ def losses(
     prior = stack["y_prior"]
     kl = (probs * (kl_z2 + _log(probs) - _log(prior / prior.sum(-1, keepdim=True)))).sum(-1)
     loss = ((reconstruction + kl_weight.view(-1, 1) * kl) * joint.share).sum(1)
-    known = _Net(stack, noise, labelled.share.unsqueeze(1), labelled.sizes)
+    known = Net(stack, noise, labelled.share.unsqueeze(1), labelled.sizes)
     centre, _ = known.encode(template.z_encoder, "z_encoder", torch.log1p(labelled.x).unsqueeze(1), "labelled ")
     logits = _classify(template, known, centre, "labelled ")
     of_label = logits.log_softmax(-1).gather(-1, labelled.codes.unsqueeze(-1)).squeeze(-1)
@@ -190,124 +188,7 @@ def losses(
     return Shown(loss + cross_entropy * classification_ratio, values, sure, called == labelled.codes)
 
 
-@dataclass(frozen=True, eq=False)
-class _Net:
-    """Layers on the cells of a minibatch; `share` has the shape (n_members, 1, n_cells)."""
-
-    stack: Stack
-    noise: Mapping[str, Tensor]
-    share: Tensor
-    sizes: Tensor
-
-    def linear(self, name: str, x: Tensor) -> Tensor:
-        """Return the outputs of a linear layer; x has the shape (n_members, n_labels or 1, n_cells, n_in)."""
-        return _product(x, self.stack[f"{name}.weight"], self.stack[f"{name}.bias"])
-
-    def encode(self, encoder: Encoder, name: str, x: Tensor, site: str = "", n_labels: int = 0) -> tuple[Tensor, Tensor]:
-        """Return mean and variance."""
-        hidden = self.hidden(encoder.encoder, f"{name}.encoder", x, f"{site}{name}", n_labels)
-        variance = encoder.var_activation(self.linear(f"{name}.var_encoder", hidden)) + encoder.var_eps
-        return self.linear(f"{name}.mean_encoder", hidden), variance
-
-    def hidden(
-        self, layers: FCLayers, name: str, x: Tensor, site: str, n_labels: int = 0, batch: Tensor | None = None
-    ) -> Tensor:
-        """Run hidden layers, on each cell once per label where there are labels.
-
-        Parameters
-        ----------
-        x
-            Shape (n_members, 1 or n_labels, n_cells, n_in).
-        site
-            Where noise is drawn.
-        batch
-            The batch of each cell as a vector of 0 and 1, shape (n_members, 1, n_cells, n_batches).
-        """
-        for number, (_, batch_norm, layer, _, dropout) in enumerate(layers.fc_layers):
-            of = f"{name}.fc_layers.Layer {number}"
-            weight, bias = self.stack[f"{of}.0.weight"], self.stack[f"{of}.0.bias"]
-            if n_labels and layers.inject_into_layer(number):
-                weight, columns = weight.split([x.shape[-1], n_labels], dim=2)
-                x = _product(x, weight, None) + (bias.unsqueeze(1) + columns.transpose(1, 2)).unsqueeze(2)
-            else:
-                if batch is not None and layers.inject_into_layer(number):
-                    x = torch.cat((x, batch), dim=-1)
-                x = _product(x, weight, bias)
-            if batch_norm is not None:
-                x = self.normalise(f"{of}.1", x, batch_norm)
-            if layer is not None:
-                x = layer_norm(x, x.shape[-1:], eps=layer.eps)
-            x = relu(x)
-            if dropout is not None:
-                x = x * self.noise[f"{site}.{number}"]
-        return x
-
-    def normalise(self, name: str, x: Tensor, norm: torch.nn.BatchNorm1d) -> Tensor:
-        """BatchNorm in training."""
-        times = x.shape[1]
-        share = (self.share.expand(-1, times, -1) / times).flatten(1)
-        weight, bias = self.stack[f"{name}.weight"], self.stack[f"{name}.bias"]
-        y, mean, variance = _BatchNorm.apply(x.flatten(1, 2), share, weight, bias, norm.eps)  # type: ignore[no-untyped-call]
-        n = (self.sizes * times).unsqueeze(1)
-        self.stack[f"{name}.running_mean"].lerp_(mean, norm.momentum)
-        self.stack[f"{name}.running_var"].lerp_(variance * (n / (n - 1)), norm.momentum)
-        self.stack[f"{name}.num_batches_tracked"].add_(1)
-        normalised: Tensor = y.view(x.shape)
-        return normalised
-
-
-class _BatchNorm(torch.autograd.Function):
-    """BatchNorm of each member over the cells that count; also returns mean and variance, shape (n_members, n_out)."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, share: Tensor, weight: Tensor, bias: Tensor, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        average = share.unsqueeze(1)
-        mean = torch.bmm(average, x)
-        centred = x - mean
-        variance = torch.bmm(average, centred.square())
-        scale = torch.rsqrt(variance + eps)
-        normal = centred.mul_(scale)
-        weight = weight.unsqueeze(1)
-        ctx.save_for_backward(normal, share, weight * scale)
-        mean, variance = mean.squeeze(1), variance.squeeze(1)
-        ctx.mark_non_differentiable(mean, variance)
-        return torch.addcmul(bias.unsqueeze(1), normal, weight), mean, variance
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        normal, share, scale = ctx.saved_tensors
-        by_bias, by_weight = grad.sum(1), (grad * normal).sum(1)
-        # What the mean and the variance pass on goes to a cell by its share in them.
-        common = torch.addcmul(by_bias.unsqueeze(1), normal, by_weight.unsqueeze(1)).mul_(share.unsqueeze(-1))
-        return torch.sub(grad, common).mul_(scale), None, by_weight, by_bias, None
-
-
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return what linear layers make of x, of shape (n_members, n_labels or 1, n_cells, n_in)."""
-    y: Tensor = _Linear.apply(x.flatten(1, 2), weight, bias)  # type: ignore[no-untyped-call]
-    return y.view(*x.shape[:-1], -1)
-
-
-class _Linear(torch.autograd.Function):
-    """A linear layer of each member, whose gradients lie in memory as the weights do: Adam's fused step asks for it."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.biased = bias is not None
-        turned = weight.transpose(1, 2)
-        return torch.bmm(x, turned) if bias is None else torch.baddbmm(bias.unsqueeze(1), x, turned)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        by_x = torch.bmm(grad, weight) if ctx.needs_input_grad[0] else None
-        return by_x, torch.bmm(grad.transpose(1, 2), x), grad.sum(1) if ctx.biased else None
-
-
-def _log_counts(template: VAE, net: _Net, joint: Minibatch, z: Tensor) -> Tensor:
+def _log_counts(template: VAE, net: Net, joint: Minibatch, z: Tensor) -> Tensor:
     """Return the log-likelihood of cells given z, shape (n_members, n_cells)."""
     batch = None
     if template.n_batch > 1:
@@ -324,19 +205,19 @@ def _log_counts(template: VAE, net: _Net, joint: Minibatch, z: Tensor) -> Tensor
     return log_likelihood(joint.x, logits, library, net.stack["px_r"], dropout)
 
 
-def _over_labels(template: SCANVAE, net: _Net, z1: Tensor) -> tuple[Tensor, Tensor]:
+def _over_labels(template: SCANVAE, net: Net, z1: Tensor) -> tuple[Tensor, Tensor]:
     """Return KL(q(z2 | z1, y) || N(0, 1)) and log p(z1 | z2, y), both of shape (n_members, n_cells, n_labels)."""
     mean, variance = net.encode(template.encoder_z2_z1, "encoder_z2_z1", z1, n_labels=template.n_labels)
     z2 = mean + variance.sqrt() * net.noise["z2"]
     kl = _kl_normal(mean, variance)
     name = "decoder_z1_z2"
     hidden = net.hidden(template.decoder_z1_z2.decoder, f"{name}.decoder", z2, "", template.n_labels)
-    centre, log_variance = net.linear(f"{name}.mean_decoder", hidden), net.linear(f"{name}.var_decoder", hidden)
+    centre, log_variance = net.two(f"{name}.mean_decoder", f"{name}.var_decoder", hidden)
     log_z1 = -0.5 * ((z1 - centre).square() * (-log_variance).exp() + log_variance + LOG_2_PI).sum(-1)
     return kl.transpose(1, 2), log_z1.transpose(1, 2)
 
 
-def _classify(template: SCANVAE, net: _Net, z: Tensor, site: str) -> Tensor:
+def _classify(template: SCANVAE, net: Net, z: Tensor, site: str) -> Tensor:
     """Return logits, shape (n_members, n_cells, n_labels)."""
     for number, layers in enumerate(template.classifier.classifier):
         name = f"classifier.classifier.{number}"
