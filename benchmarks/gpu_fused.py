@@ -6,6 +6,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from scvi.model import SCANVI, SCVI
 from study.cells import Cells, prepare
 from study.config import compose
 from study.plan import split_cells
-from study.training import joint_anndata, predict_probabilities
+from study.training import dense, joint_anndata, layers, predict_probabilities
 from study.training.arguments import scanvi_arguments
 from study.training.counts import OnDevice, hold
 from study.training.fused import Group, Member, train_together
@@ -41,6 +42,33 @@ def group_of(model: SCVI | SCANVI, members: int, steps: int, device: str) -> tup
         labels = adata.obs["label"].to_numpy()
         labelled = {name: np.flatnonzero(labels == name) for name in np.unique(labels) if name != "Unknown"}
     return [Member(model.module, rows, seed, labelled, 100) for seed in range(members)], held
+
+
+@contextmanager
+def folding(labels: int) -> Iterator[None]:
+    """Fold BatchNorm into layers over so many labels or more."""
+    before, layers.FOLDED = layers.FOLDED, labels
+    try:
+        yield
+    finally:
+        layers.FOLDED = before
+
+
+@contextmanager
+def compiled() -> Iterator[None]:
+    """Compile the likelihood of counts."""
+    before, dense.negative_binomial = dense.negative_binomial, torch.compile(dense.negative_binomial, dynamic=False)
+    try:
+        yield
+    finally:
+        dense.negative_binomial = before
+
+
+WAYS = {
+    "batch norm folded": lambda: folding(2),
+    "batch norm not folded": lambda: folding(10**6),
+    "likelihood compiled": compiled,
+}
 
 
 def wait(device: str) -> None:
@@ -110,6 +138,12 @@ def graph(made: list[tuple[str, Any]], device: str, quick: bool, keep: Callable[
     for name, model in made:
         guarded(found, f"{name}, recorded", keep, lambda model=model: measure(model, 1, steps, device, True))
         guarded(found, f"{name}, not recorded", keep, lambda model=model: measure(model, 1, steps // 4, device, False))
+    name, model = made[0]
+    for members in (1, 2) if quick else (1, 8):
+        for how, patch in WAYS.items():
+            run = f"{name}, {members} members, {how}"
+            with patch():
+                guarded(found, run, keep, lambda m=members: measure(model, m, steps, device, True))
     if device == "cuda":
         for members in (1, 8):
             guarded(found, f"kernels, {members}", keep, lambda members=members: kernels(made[0][1], members, device))
@@ -170,7 +204,7 @@ def kernels(model: SCVI | SCANVI, members: int, device: str) -> Figures:
 
 
 def recalls(device: str, quick: bool) -> Figures:
-    """Held-out recall on the bundled cells of seeds that trained together: mean and standard deviation of each class."""
+    """Held-out recall of each class of the bundled cells, of seeds that trained together."""
     cells, config = bundled(), compose()
     parts, (first, second) = split_cells(cells, 0, 3, BATCH), (2, 2) if quick else (40, 15)
     seeds, held = range(2 if quick else 10), cells_on(cells, torch.device(device))

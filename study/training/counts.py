@@ -1,4 +1,4 @@
-"""Counts in the memory of a device, in as few bytes as hold them; minibatches of one shape, made without asking the host."""
+"""Counts in the memory of a device, in as few bytes as hold them, and minibatches of one shape, made there."""
 
 from __future__ import annotations
 
@@ -81,10 +81,14 @@ def hold(matrix: sp.csr_matrix, device: torch.device, room: int) -> Dense | Spar
     dtype = smallest(matrix)
     if dtype is None or matrix.shape[0] * matrix.shape[1] * dtype.itemsize > room:
         sizes = np.diff(matrix.indptr).astype(np.int64)
-        starts = matrix.indptr[:-1].astype(np.int64)
-        arrays = (starts, sizes, matrix.indices.astype(np.int32), matrix.data.astype(np.float32))
-        width = max(int(sizes.max(initial=0)), 1)
-        return Sparse(*(torch.from_numpy(array).to(device) for array in arrays), width, matrix.shape[1])
+        return Sparse(
+            starts=torch.from_numpy(matrix.indptr[:-1].astype(np.int64)).to(device),
+            sizes=torch.from_numpy(sizes).to(device),
+            genes=torch.from_numpy(matrix.indices.astype(np.int32)).to(device),
+            counts=torch.from_numpy(matrix.data.astype(np.float32)).to(device),
+            width=max(int(sizes.max(initial=0)), 1),
+            n_genes=matrix.shape[1],
+        )
     counts = torch.empty(matrix.shape, dtype=dtype, device=device)
     for start in range(0, matrix.shape[0], CHUNK):
         dense = matrix[start : start + CHUNK].toarray()

@@ -1,6 +1,6 @@
 """The likelihood of counts for many stages at once: value and all derivatives together, at every count alike.
 
-To single out the counts above 0, as `likelihood` does, is to wait for a GPU, and what it computes there must have one shape.
+To single out the counts above 0, as `likelihood` does, is to wait for a GPU.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _LogLikelihood(torch.autograd.Function):
             entries = torch.xlogy(x, mu).sub_(mu).sub_(torch.lgamma(x + 1))
             by_log_mu = x - mu
         else:
-            entries, by_log_mu, by_r, by_dropout = _negative_binomial(x, mu, r.exp().unsqueeze(1), dropout)
+            entries, by_log_mu, by_r, by_dropout = negative_binomial(x, mu, r.exp().unsqueeze(1), dropout)
         # The softmax leaves out what the genes of a cell have in common.
         by_logits = torch.addcmul(by_log_mu, share, by_log_mu.sum(-1, keepdim=True), value=-1)
         ctx.save_for_backward(by_logits, by_r, by_dropout)
@@ -62,7 +62,7 @@ class _LogLikelihood(torch.autograd.Function):
         return None, by_logits * grad, None, of_r, None if by_dropout is None else by_dropout * grad
 
 
-def _negative_binomial(
+def negative_binomial(
     x: Tensor, mu: Tensor, theta: Tensor, dropout: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Return the log-likelihood of each count, and its derivatives by log mu, log theta and dropout.

@@ -19,16 +19,17 @@ from typing import Any
 import numpy as np
 import torch
 from scvi.module import SCANVAE, VAE
-from torch import Tensor, nn
+from torch import Tensor
 
 from study.plan import KL_WARMUP, Indices
 from study.training.counts import OnDevice
 from study.training.draws import Draw, again, draw, drawn_labelled, steps_of
 from study.training.exact import Kept, epoch_metrics
-from study.training.stacked import check_alike, learned_names, losses, minibatch, noise_shapes
+from study.training.noise import Noise
+from study.training.stacked import check_alike, learned_names, losses, minibatch
 
 # As scvi-tools' training plans set them.
-ADAM = {"lr": 1e-3, "eps": 0.01, "weight_decay": 1e-6}
+LR, EPS, WEIGHT_DECAY = 1e-3, 0.01, 1e-6
 WARM_UP = 3  # steps before the recorded one
 
 
@@ -146,12 +147,14 @@ class Group:
         self.learned = [self.stack[name].requires_grad_() for name in learned_names(self.template)]
         self.dtype = self.learned[0].dtype
         on_gpu = self.device.type == "cuda"
-        self.adam = torch.optim.Adam(self.learned, **ADAM, fused=True, capturable=on_gpu)
+        self.adam = torch.optim.Adam(
+            self.learned, lr=LR, eps=EPS, weight_decay=WEIGHT_DECAY, fused=True, capturable=on_gpu
+        )
         shape = (self.steps, len(members))
         # As wide whatever the members draw, or a member's noise would depend on the others.
         self.joint = _Minibatches.room(*shape, batch_size, self.device)
         self.labelled = _Minibatches.room(*shape, batch_size, self.device)
-        self.noise = Noise(members, batch_size, self.dtype, self.device)
+        self.noise = Noise([one.module for one in members], [one.seed for one in members], batch_size, self.device)
         self.classified = isinstance(self.template, SCANVAE)
         self.at = torch.zeros(1, dtype=torch.int64, device=self.device)
         self.kl_weight = torch.zeros(1, dtype=self.dtype, device=self.device)
@@ -209,7 +212,7 @@ class Group:
     def record(self) -> None:
         """Record the step as a CUDA graph, after steps that are undone again; minibatches must have been drawn."""
         before = {name: value.detach().clone() for name, value in self.stack.items()}
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
@@ -233,9 +236,9 @@ class Group:
 
     def metrics(self, member: int) -> dict[str, float]:
         """Return the metrics of the epoch that has ended; this waits for the device."""
-        sizes = (drawn.sizes[:, member].tolist() for drawn in (self.joint, self.labelled))
-        kept = [value[:, member].float().cpu() for value in (self.values, self.sure, self.right)]
-        found = epoch_metrics(Kept(*kept, *sizes))
+        values, sure, right = (value[:, member].float().cpu() for value in (self.values, self.sure, self.right))
+        cells, labelled = (drawn.sizes[:, member].tolist() for drawn in (self.joint, self.labelled))
+        found = epoch_metrics(Kept(values, sure, right, cells, labelled))
         return found if self.classified else {**found, "kl_weight": float(self.kl_weight)}
 
     def state(self, member: int) -> dict[str, Tensor]:
@@ -257,73 +260,20 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class _Minibatches:
-    """The minibatches of an epoch on the device: rows, shape (n_steps, n_members, width), and sizes without the last."""
+    """The minibatches of an epoch: rows, shape (n_steps, n_members, batch_size), and sizes, (n_steps, n_members)."""
 
     rows: Tensor
     sizes: Tensor
 
     @classmethod
     def room(cls, steps: int, members: int, width: int, device: torch.device) -> _Minibatches:
-        rows, sizes = torch.zeros(steps, members, width, dtype=torch.int64), torch.ones(steps, members, dtype=torch.int64)
+        rows, sizes = (
+            torch.zeros(steps, members, width, dtype=torch.int64),
+            torch.ones(steps, members, dtype=torch.int64),
+        )
         return cls(rows.to(device), sizes.to(device))
 
     def fill(self, drawn: Sequence[Draw]) -> None:
         """Put in what was drawn for each member."""
         self.rows.copy_(torch.from_numpy(np.stack([one.rows for one in drawn], axis=1)))
         self.sizes.copy_(torch.from_numpy(np.stack([one.sizes for one in drawn], axis=1)))
-
-
-class Noise:
-    """What the steps of each member draw, by site, from a generator of its own.
-
-    Attributes
-    ----------
-    sites
-        Members in front; what dropout keeps is divided by how much it keeps.
-    """
-
-    def __init__(self, members: Sequence[Member], width: int, dtype: torch.dtype, device: torch.device) -> None:
-        keep, normal = noise_shapes(members[0].module, width)
-        self.seeds = [one.seed for one in members]
-        self.kept = torch.tensor([[1 - dropout_of(one.module)] for one in members])
-        self.generators = [torch.Generator(device) for _ in members]
-        self.seed()
-        self.sites: dict[str, Tensor] = {}
-        self.keep, self.normal = (self._room(shapes, len(members), dtype, device) for shapes in (keep, normal))
-        self.scale = (1 / self.kept.to(dtype)).to(device)
-
-    def _room(
-        self, shapes: Mapping[str, tuple[int, ...]], members: int, dtype: torch.dtype, device: torch.device
-    ) -> Tensor:
-        ends = np.cumsum([math.prod(shape) for shape in shapes.values()], dtype=int).tolist()
-        room = torch.empty(members, ends[-1] if ends else 0, dtype=dtype, device=device)
-        for (site, shape), start, end in zip(shapes.items(), [0, *ends], ends, strict=False):
-            self.sites[site] = room[:, start:end].view(members, *shape)
-        return room
-
-    def seed(self) -> None:
-        """Start again."""
-        for generator, seed in zip(self.generators, self.seeds, strict=True):
-            generator.manual_seed(seed)
-
-    def draw(self) -> None:
-        """Draw what a step needs."""
-        for member, (generator, kept) in enumerate(zip(self.generators, self.kept.flatten().tolist(), strict=True)):
-            self.normal[member].normal_(generator=generator)
-            if self.keep.numel():
-                self.keep[member].bernoulli_(kept, generator=generator)
-        self.keep.mul_(self.scale)
-
-
-def dropout_of(module: VAE) -> float:
-    """Return the rate of dropout of a module.
-
-    Raises
-    ------
-    ValueError
-        If it has several.
-    """
-    rates = {part.p for part in module.modules() if isinstance(part, nn.Dropout)}
-    if len(rates) > 1:
-        raise ValueError("stages with several rates of dropout cannot train together")
-    return rates.pop() if rates else 0.0

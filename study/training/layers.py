@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, relu
 
 Stack = dict[str, Tensor]
-# From so many labels on, BatchNorm is folded into the layer before it: with few of them, its small operations cost more.
+# From so many labels on BatchNorm is folded into the layer before it; with fewer its small operations cost more.
 FOLDED = 8
 
 
@@ -37,7 +37,9 @@ class Net:
         first, second = _product(x, weight, bias).chunk(2, dim=-1)
         return first, second
 
-    def encode(self, encoder: Encoder, name: str, x: Tensor, site: str = "", n_labels: int = 0) -> tuple[Tensor, Tensor]:
+    def encode(
+        self, encoder: Encoder, name: str, x: Tensor, site: str = "", n_labels: int = 0
+    ) -> tuple[Tensor, Tensor]:
         """Return mean and variance."""
         hidden = self.hidden(encoder.encoder, f"{name}.encoder", x, f"{site}{name}", n_labels)
         mean, raw = self.two(f"{name}.mean_encoder", f"{name}.var_encoder", hidden)
@@ -61,7 +63,7 @@ class Net:
             of = f"{name}.fc_layers.Layer {number}"
             weight, bias = self.stack[f"{of}.0.weight"], self.stack[f"{of}.0.bias"]
             if n_labels and layers.inject_into_layer(number):
-                weight, columns = weight.split([x.shape[-1], n_labels], dim=2)
+                weight, columns = weight[:, :, :-n_labels], weight[:, :, -n_labels:]
                 of_label = bias.unsqueeze(1) + columns.transpose(1, 2)
                 if batch_norm is not None and number == 0 and n_labels >= FOLDED:
                     x, batch_norm = self.folded(f"{of}.1", x, weight, of_label, batch_norm), None
@@ -86,7 +88,7 @@ class Net:
         share = (self.share.expand(-1, times, -1) / times).flatten(1)
         weight, bias = self.stack[f"{name}.weight"], self.stack[f"{name}.bias"]
         y, mean, variance = _BatchNorm.apply(x.flatten(1, 2), share, weight, bias, norm.eps)  # type: ignore[no-untyped-call]
-        self.follow(name, mean, variance, times, norm.momentum)
+        self.follow(name, mean, variance, times, norm)
         normalised: Tensor = y.view(x.shape)
         return normalised
 
@@ -114,14 +116,15 @@ class Net:
         mean = means.mean(1, keepdim=True)
         between = means - mean
         variance = (torch.bmm(weight, covariance) * weight).sum(2) + between.square().mean(1)
-        self.follow(name, mean.squeeze(1).detach(), variance.detach(), of_label.shape[1], norm.momentum)
+        self.follow(name, mean.squeeze(1).detach(), variance.detach(), of_label.shape[1], norm)
         scale = self.stack[f"{name}.weight"] * torch.rsqrt(variance + norm.eps)
         shift = between * scale.unsqueeze(1) + self.stack[f"{name}.bias"].unsqueeze(1)
         return _product(within, weight * scale.unsqueeze(-1), None) + shift.unsqueeze(2)
 
-    def follow(self, name: str, mean: Tensor, variance: Tensor, times: int, momentum: float) -> None:
+    def follow(self, name: str, mean: Tensor, variance: Tensor, times: int, norm: torch.nn.BatchNorm1d) -> None:
         """Move running statistics, where each cell came so many times."""
-        n = (self.sizes * times).unsqueeze(1)
+        assert norm.momentum is not None
+        n, momentum = (self.sizes * times).unsqueeze(1), norm.momentum
         self.stack[f"{name}.running_mean"].lerp_(mean, momentum)
         self.stack[f"{name}.running_var"].lerp_(variance * (n / (n - 1)), momentum)
         self.stack[f"{name}.num_batches_tracked"].add_(1)

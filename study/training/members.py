@@ -57,4 +57,6 @@ def cells_on(cells: Cells, device: torch.device) -> OnDevice:
     # Without those that do not occur, as in `joint_anndata`.
     there = sorted(cells.batches[code] for code in np.unique(cells.batch))
     batch = np.array([there.index(name) if name in there else -1 for name in cells.batches])[cells.batch]
-    return OnDevice(hold(cells.counts, device, room), *(torch.from_numpy(codes).to(device) for codes in (batch, labels)))
+    return OnDevice(
+        hold(cells.counts, device, room), *(torch.from_numpy(codes).to(device) for codes in (batch, labels))
+    )

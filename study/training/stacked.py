@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from scvi.module import SCANVAE, VAE
-from scvi.nn import FCLayers
 from torch import Tensor
 
 from study.training.dense import log_likelihood
@@ -112,28 +111,6 @@ def learned_names(template: VAE) -> list[str]:
     return [name for name, weight in named if weight.requires_grad and not name.startswith(tuple(idle))]
 
 
-def noise_shapes(template: VAE, width: int) -> tuple[dict[str, tuple[int, ...]], ...]:
-    """Return the shapes of what a step draws for one member, by site: cells kept by dropout, and normal numbers."""
-    one: list[tuple[str, FCLayers, tuple[int, ...]]] = [("z_encoder", template.z_encoder.encoder, (1, width))]
-    normal: dict[str, tuple[int, ...]] = {"z": (1, width, template.n_latent)}
-    if isinstance(template, SCANVAE):
-        one += [
-            ("encoder_z2_z1", template.encoder_z2_z1.encoder, (template.n_labels, width)),
-            ("labelled z_encoder", template.z_encoder.encoder, (1, width)),
-        ]
-        normal["z2"] = (template.n_labels, width, template.n_latent)
-        if isinstance(template.classifier.classifier[0], FCLayers):
-            one.append(("classifier", template.classifier.classifier[0], (1, width)))
-            one.append(("labelled classifier", template.classifier.classifier[0], (1, width)))
-    keep = {
-        f"{site}.{number}": (*shape, linear.out_features)
-        for site, layers, shape in one
-        for number, (linear, _, _, _, dropout) in enumerate(layers.fc_layers)
-        if dropout is not None
-    }
-    return keep, normal
-
-
 def losses(
     template: VAE,
     stack: Stack,
@@ -154,7 +131,7 @@ def losses(
     joint, labelled
         Minibatches; the second for scANVI.
     noise
-        By site, see `noise_shapes`, members in front; what dropout keeps is divided by how much it keeps.
+        By site, see `study.training.noise`, members in front; what dropout keeps is divided by how much it keeps.
     kl_weight
         Shape () or (n_members,).
     classification_ratio
@@ -240,4 +217,3 @@ def _log(probs: Tensor) -> Tensor:
 def _summed(joint: Minibatch, loss: Tensor, reconstruction: Tensor, kl: Tensor, *others: Tensor) -> Tensor:
     sums = [(value * joint.share).sum(1) * joint.sizes for value in (reconstruction, kl)]
     return torch.stack([loss, *sums, *others], dim=1).detach()
-

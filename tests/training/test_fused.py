@@ -1,8 +1,10 @@
 """Stages trained as one network: per member scvi-tools' own loss, gradients and steps, whatever its company."""
 
 import copy
+import itertools
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,8 @@ from study.training.fused import Group, Member, Trained, train_together
 from study.training.hardware import Hardware
 from study.training.members import cells_on, finetuning, pretraining
 from study.training.models import build_scvi, finetune, joint_anndata, predict_probabilities, pretrain, state_of
-from study.training.stacked import Minibatch, Stack, learned_names, losses, minibatch, noise_shapes
+from study.training.noise import noise_shapes
+from study.training.stacked import Minibatch, Stack, learned_names, losses, minibatch
 from tests.made import TINY, few_cells
 
 GENES, LABELS, BATCHES, CELLS = 40, 4, 3, 400
@@ -121,7 +124,9 @@ def stock_step(module: VAE, member: int, dtype: torch.dtype) -> Tensor:
     return loss.detach()
 
 
-def stacked_step(modules: Sequence[VAE], of: Sequence[int], dtype: torch.dtype) -> tuple[Tensor, Mapping[str, Tensor], Stack]:
+def stacked_step(
+    modules: Sequence[VAE], of: Sequence[int], dtype: torch.dtype
+) -> tuple[Tensor, Mapping[str, Tensor], Stack]:
     """Losses, gradients and weights of the same step of several members as one."""
     stack, template = stack_of(modules), modules[0]
     drawn = [drawn_as_by_scvi_tools(modules[at], member, *SIZES[member], dtype) for at, member in enumerate(of)]
@@ -214,7 +219,12 @@ def far(one: Trained, other: Trained) -> float:
 @pytest.mark.parametrize("kind", [VAE, SCANVAE])
 def test_whole_trainings_do_not_depend_on_the_company(kind: type[VAE]) -> None:
     """Also where epochs have other sizes of the last minibatch, and labelled cells are drawn in other numbers."""
-    members = [member_of(kind, 1), member_of(kind, 2, n=97), member_of(kind, 3, samples=3), member_of(kind, 4, samples=None)]
+    members = [
+        member_of(kind, 1),
+        member_of(kind, 2, n=97),
+        member_of(kind, 3, samples=3),
+        member_of(kind, 4, samples=None),
+    ]
     together = trained(members)
     for at, member in enumerate(members):
         (alone,) = trained([member])
@@ -255,25 +265,21 @@ def test_a_step_of_the_optimiser_is_that_of_scvi_tools(kind: type[VAE]) -> None:
             labelled = group.labelled.rows[0, at].tolist()
             options |= {"labelled_tensors": cells_of(labelled, torch.float32), "classification_ratio": 50.0 + one.seed}
         given = [group.noise.sites[site][at].flatten(0, 1) for site in ("z", "z2") if site in group.noise.sites]
-        with as_drawn([*given, torch.zeros(32, 5)]):
+        with as_drawn([*given, torch.zeros(32, 5)] if kind is SCANVAE else given):
             module(cells_of(rows, torch.float32), loss_kwargs=options)[2].loss.backward()
         adam.step()
         for name, value in module.state_dict().items():
             assert torch.allclose(group.state(at)[name], value, rtol=1e-5, atol=1e-6), name
 
 
-class as_drawn:  # noqa: N801
-    """Let `torch.normal` give these numbers, which distributions are sampled with."""
-
-    def __init__(self, numbers: Sequence[Tensor]) -> None:
-        self.numbers = list(numbers)
-
-    def __enter__(self) -> None:
-        self.stock = torch.distributions.normal._standard_normal
-        torch.distributions.normal._standard_normal = lambda *_, **__: self.numbers.pop(0)
-
-    def __exit__(self, *_: object) -> None:
-        torch.distributions.normal._standard_normal = self.stock
+@contextmanager
+def as_drawn(numbers: Sequence[Tensor]) -> Iterator[None]:
+    """Let distributions be sampled with these standard normal numbers, one tensor after another."""
+    left = list(numbers)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.distributions.normal, "_standard_normal", lambda *_, **__: left.pop(0))
+        yield
+    assert not left
 
 
 def test_labelled_cells_are_drawn_anew_for_each_epoch_and_given_again_within_it() -> None:
@@ -282,13 +288,15 @@ def test_labelled_cells_are_drawn_anew_for_each_epoch_and_given_again_within_it(
     seen = []
     for epoch in (1, 2):
         group.begin(epoch)
-        drawn = [rows[:n].tolist() for rows, n in zip(group.labelled.rows[:, 0], group.labelled.sizes[:, 0], strict=True)]
+        drawn = [
+            rows[:n].tolist() for rows, n in zip(group.labelled.rows[:, 0], group.labelled.sizes[:, 0], strict=True)
+        ]
         assert len(drawn) == 7 and drawn[:2] == drawn[2:4] == drawn[4:6] and drawn[6] == drawn[0]
-        cells = sum(drawn[:2], [])
+        cells = [*drawn[0], *drawn[1]]
         assert len(set(cells)) == len(cells) == 48 and (np.bincount(LABEL[cells]) == 12).all()
         assert set(cells) <= set(one.rows.tolist())
         joint = [rows[:n].tolist() for rows, n in zip(group.joint.rows[:, 0], group.joint.sizes[:, 0], strict=True)]
-        assert sorted(sum(joint, [])) == sorted(one.rows.tolist()) and len(joint[-1]) == 203 % 32
+        assert sorted(itertools.chain(*joint)) == sorted(one.rows.tolist()) and len(joint[-1]) == 203 % 32
         seen.append(set(cells))
     assert seen[0] != seen[1]
     probes = group.probes(0, 2)
@@ -350,7 +358,9 @@ def test_members_start_from_the_weights_and_cells_of_their_stages() -> None:
     stock = torch.optim.Adam.step
 
     def first(self: torch.optim.Adam, *args: Any, **kwargs: Any) -> Any:
-        started.setdefault(len(self.param_groups[0]["params"]), [p.detach().clone() for p in self.param_groups[0]["params"]])
+        started.setdefault(
+            len(self.param_groups[0]["params"]), [p.detach().clone() for p in self.param_groups[0]["params"]]
+        )
         return stock(self, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -387,7 +397,9 @@ def recalls(cells: Cells, states: Sequence[dict[str, Tensor]], settings: StudyCo
     """Recall of each class among held-out cells, shape (n_states, n_classes)."""
     model = build_scvi(joint_anndata(cells, parts), settings.scvi)
     model.is_trained_ = True
-    lvae = SCANVI.from_scvi_model(model, unlabeled_category="Unknown", labels_key="label", **scanvi_arguments(settings.scanvi))
+    lvae = SCANVI.from_scvi_model(
+        model, unlabeled_category="Unknown", labels_key="label", **scanvi_arguments(settings.scanvi)
+    )
     lvae.is_trained_ = True
     truth, found = cells.labels[parts.held_out], []
     for state in states:
@@ -413,6 +425,5 @@ def test_recall_is_like_that_of_the_exact_engine() -> None:
     members = [finetuning(cells, parts, config, seed, one.states[12]) for seed, one in zip(seeds, first, strict=True)]
     fused = [one.states[8] for one in train_together(members, held, [8], size)]
     one, other = (recalls(cells, states, config, parts) for states in (exact, fused))
-    print(one, other)
     assert one.mean() > 0.6, "there is something to be like"
     assert np.abs(one.mean(axis=0) - other.mean(axis=0)).max() < 0.15
