@@ -4,7 +4,7 @@ Needs torch and the project alone, no Ray and no MLflow, so that it also runs on
 `benchmarks/gpu_wheels.sh` collects what is missing there. Each section stands alone: one that fails is told and leaves
 the others their figures, which are written to a file as they come.
 
-    python benchmarks/gpu.py --out gpu.json        # a GPU; about five minutes
+    python benchmarks/gpu.py --out gpu.json        # a GPU; about eight minutes
     python benchmarks/gpu.py --quick --device cpu  # the same code, tiny, without one
 """
 
@@ -263,6 +263,7 @@ class Captured:
         return graph
 
     def cells(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the minibatch of some cells."""
         return {"X": self.counts[rows].float(), **{key: values[rows] for key, values in self.columns.items()}}
 
     def step(self) -> None:
@@ -338,7 +339,9 @@ def main() -> None:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument(
-        "--sections", default="machine,small study,rates,busy,graph,fused,recalls", help="which, with commas between"
+        "--sections",
+        default="machine,small study,rates,busy,graph,fused,recalls,ways",
+        help="which, with commas between",
     )
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object at the end")
     parser.add_argument("--out", type=Path, help="write the figures here as they come")
@@ -349,7 +352,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     for chatty in ("lightning.pytorch", "lightning.fabric", "scvi"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
-    figures: Figures = {"rates": {}, "graph": {}, "fused": {}}
+    figures: Figures = {"rates": {}, "graph": {}, "fused": {}, "ways": {}}
 
     def keep() -> None:
         if arguments.out:
@@ -366,6 +369,7 @@ def main() -> None:
         "busy": lambda: busy(device, arguments.quick),
         "graph": lambda: gpu_fused.graph(made(), device, arguments.quick, keep, figures["graph"]),
         "fused": lambda: gpu_fused.fused(made(), device, arguments.quick, keep, figures["fused"]),
+        "ways": lambda: gpu_fused.ways(made(), device, arguments.quick, keep, figures["ways"]),
         "recalls": lambda: gpu_fused.recalls(device, arguments.quick),
         "captured": lambda: captured(device, arguments.quick),
     }
@@ -375,7 +379,7 @@ def main() -> None:
             figures[name] = section() or figures.get(name)
         except Exception:
             figures[name] = {"failed": traceback.format_exc()[-4000:]}
-        if name not in ("rates", "graph", "fused"):
+        if name not in ("rates", "graph", "fused", "ways"):
             print(name, json.dumps(figures[name], indent=1), flush=True)
         print(f"{name}: {time.perf_counter() - start:.1f} s", flush=True)
         keep()

@@ -5,8 +5,10 @@ import itertools
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ from scvi.model import SCANVI
 from scvi.module import SCANVAE, VAE
 from scvi.train import SemiSupervisedTrainingPlan, TrainingPlan
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from study.cells.prepared import Cells
 from study.cells.sources import query_names
@@ -195,8 +199,8 @@ def test_order_and_company_change_nothing_beyond_rounding(dtype: torch.dtype) ->
                 assert (others[name][at] - gradient[member]).norm() <= limit * gradients["px_r"][member].norm()
 
 
-def on_device(dtype_room: int | None = None) -> OnDevice:
-    counts = hold(COUNTS, torch.device("cpu"), 2**62 if dtype_room is None else dtype_room)
+def on_device(room: int | None = None) -> OnDevice:
+    counts = hold(COUNTS, torch.device("cpu"), 2**62 if room is None else room)
     return OnDevice(counts, torch.from_numpy(BATCH), torch.from_numpy(LABEL))
 
 
@@ -302,6 +306,41 @@ def test_labelled_cells_are_drawn_anew_for_each_epoch_and_given_again_within_it(
     probes = group.probes(0, 2)
     assert probes["steps"] == 14 and probes["labelled_batches"] == 2 and probes["batches"] == 7
     assert sum(probes["distinct_labelled"].values()) == len(seen[0] | seen[1])
+
+
+@pytest.mark.parametrize("kind", [VAE, SCANVAE])
+@pytest.mark.parametrize("room", [None, 5], ids=["dense", "sparse"])
+def test_a_step_asks_nothing_of_the_host(kind: type[VAE], room: int | None) -> None:
+    """On a device without values whatever would wait for one fails, and so does what takes a tensor from the host."""
+    group = Group([member_of(kind, 1), member_of(kind, 2)], on_device(room), 32)
+    group.begin(1)
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return torch.empty_like(value, device="meta", requires_grad=value.requires_grad)
+        if isinstance(value, dict):
+            return {name: moved(one) for name, one in value.items()}
+        if is_dataclass(value) and not isinstance(value, type):
+            return type(value)(**{one.name: moved(getattr(value, one.name)) for one in fields(value)})
+        return value
+
+    for one in (group, group.noise):
+        for name, value in vars(one).items():
+            setattr(one, name, moved(value))
+    group.learned = [group.stack[name] for name in learned_names(group.template)]
+    group.noise.generators = [None, None]
+    group.adam = SimpleNamespace(step=lambda: None)  # its own fused step knows real devices alone
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found = function(*args, **(kwargs or {}))
+            for one in tree_leaves((args, kwargs, found)):
+                assert not isinstance(one, Tensor) or one.is_meta, function
+            return found
+
+    with Watch():
+        group.step()
+    assert all(weight.grad is not None and weight.grad.shape == weight.shape for weight in group.learned)
 
 
 @pytest.mark.parametrize(("most", "dtype"), [(255, torch.uint8), (256, torch.int16), (32767, torch.int16)])
