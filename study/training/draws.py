@@ -37,10 +37,18 @@ def steps_of(n_cells: int, batch_size: int) -> int:
 
 
 def draw(rows: Indices, batch_size: int, random: np.random.Generator) -> Draw:
-    """Put cells in a new order, in minibatches."""
+    """Put cells in a new order, in minibatches.
+
+    Raises
+    ------
+    ValueError
+        If one has a single cell, which BatchNorm cannot learn from.
+    """
     order, steps = random.permutation(rows), steps_of(rows.size, batch_size)
     starts = np.arange(steps) * batch_size
     sizes = np.minimum(rows.size - starts, batch_size)
+    if sizes[-1] == 1:
+        raise ValueError("a minibatch of a single cell")
     place = np.arange(batch_size)
     return Draw(order[starts[:, None] + np.where(place < sizes[:, None], place, 0)], sizes)
 

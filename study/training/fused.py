@@ -139,10 +139,9 @@ class Group:
         self.template = members[0].module
         self.random = [np.random.default_rng(one.seed) for one in members]
         self.draws = [np.zeros(len(cells.batch), dtype=np.int64) for _ in members]
-        self.states = [one.module.state_dict() for one in members]
+        states = [one.module.state_dict() for one in members]
         self.stack = {
-            name: torch.stack([state[name].detach() for state in self.states]).to(self.device)
-            for name in self.states[0]
+            name: torch.stack([state[name].detach() for state in states]).to(self.device) for name in states[0]
         }
         self.learned = [self.stack[name].requires_grad_() for name in learned_names(self.template)]
         self.dtype = self.learned[0].dtype

@@ -31,6 +31,7 @@ from study.plan.split import Split, split_cells
 from study.training import layers
 from study.training.arguments import scanvi_arguments
 from study.training.counts import Dense, OnDevice, Sparse, hold
+from study.training.draws import drawn_labelled
 from study.training.fused import Group, Member, Trained, train_together
 from study.training.hardware import Hardware
 from study.training.members import cells_on, finetuning, pretraining
@@ -225,7 +226,7 @@ def test_whole_trainings_do_not_depend_on_the_company(kind: type[VAE]) -> None:
     """Also where epochs have other sizes of the last minibatch, and labelled cells are drawn in other numbers."""
     members = [
         member_of(kind, 1),
-        member_of(kind, 2, n=97),
+        member_of(kind, 2, n=98),
         member_of(kind, 3, samples=3),
         member_of(kind, 4, samples=None),
     ]
@@ -374,6 +375,13 @@ def test_unlike_stages_are_refused(others: Member) -> None:
     with pytest.raises(ValueError, match="together"):
         trained([member_of(VAE, 0, n=100), others])
     assert trained([member_of(VAE, 0, dropout_rate=0.2), member_of(VAE, 1)])[1].diverged is None
+
+
+def test_a_minibatch_of_one_cell_is_refused() -> None:
+    with pytest.raises(ValueError, match="single cell"):
+        trained([member_of(VAE, 0, n=97)])
+    draws = drawn_labelled({"a": np.arange(40), "b": np.arange(40, 73)}, None, 24, np.random.default_rng(0))
+    assert draws.size == 72, "as in `batches.LabelledBatches`"
 
 
 @pytest.mark.parametrize("settings", [{"dispersion": "gene-batch"}, {"encode_covariates": True}])
