@@ -90,7 +90,7 @@ def measure(model: SCVI | SCANVI, members: int, steps: int, device: str, graph: 
         torch.cuda.reset_peak_memory_stats()
     start, found, parts = time.perf_counter(), {}, group_of(model, members, steps, device)
     group = Group(*parts, BATCH)
-    group.begin(1)
+    group.begin(1, group.draw())
     if graph and device == "cuda":
         try:
             group.record()
@@ -98,7 +98,7 @@ def measure(model: SCVI | SCANVI, members: int, steps: int, device: str, graph: 
             # The rates are worth having all the same: all members draw from the one generator that graphs always know.
             found["own generators failed"] = traceback.format_exc()[-2000:]
             group = Group(*parts, BATCH)
-            group.begin(1)
+            group.begin(1, group.draw())
             group.noise.generators = [torch.cuda.default_generators[0]] * members
             group.record()
     wait(device)
@@ -106,7 +106,7 @@ def measure(model: SCVI | SCANVI, members: int, steps: int, device: str, graph: 
     alone, launched, whole = [], [], []
     for epoch in range(1, epochs + 1):
         start = time.perf_counter()
-        group.begin(epoch)
+        group.begin(epoch, group.draw())
         wait(device)
         first = time.perf_counter()
         for _ in range(steps):
@@ -210,7 +210,7 @@ def proof(model: SCVI | SCANVI, device: str) -> Figures:
 def kernels(model: SCVI | SCANVI, members: int, device: str) -> Figures:
     """What a recorded step spends its time on, in microseconds: the dearest kernels, and all."""
     group = Group(*group_of(model, members, 24, device), BATCH)
-    group.begin(1)
+    group.begin(1, group.draw())
     group.record()
     for _ in range(4):
         group.step()

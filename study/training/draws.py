@@ -7,7 +7,7 @@ on with one of its cells, and its size says how many count.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +57,11 @@ def again(one: Draw, n_steps: int) -> Draw:
     """Return minibatches for so many steps, from the first again after the last."""
     at = np.arange(n_steps) % one.sizes.size
     return Draw(one.rows[at], one.sizes[at])
+
+
+def stacked(draws: Sequence[Draw]) -> Draw:
+    """Put the minibatches of members together, shape (n_steps, n_members, batch_size)."""
+    return Draw(np.stack([one.rows for one in draws], axis=1), np.stack([one.sizes for one in draws], axis=1))
 
 
 def drawn_labelled(

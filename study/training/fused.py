@@ -23,7 +23,7 @@ from torch import Tensor
 
 from study.plan import KL_WARMUP, Indices
 from study.training.counts import OnDevice
-from study.training.draws import Draw, again, draw, drawn_labelled, steps_of
+from study.training.draws import Draw, again, draw, drawn_labelled, stacked, steps_of
 from study.training.exact import Kept, epoch_metrics
 from study.training.noise import Noise
 from study.training.stacked import check_alike, learned_names, losses, minibatch
@@ -110,12 +110,15 @@ def train_together(
     """
     group = Group(members, cells, batch_size)
     found = [Trained() for _ in members]
+    drawn = group.draw()
     for epoch in range(1, epochs[-1] + 1):
-        group.begin(epoch)
+        group.begin(epoch, drawn)
         if epoch == 1 and graph and cells.batch.is_cuda:
             group.record()
         for _ in range(group.steps):
             group.step()
+        if epoch < epochs[-1]:
+            drawn = group.draw()  # while a GPU is at its last steps
         for member, one in enumerate(found):
             for name, value in group.metrics(member).items():
                 one.curves.setdefault(name, []).append(value)
@@ -123,6 +126,15 @@ def train_together(
                 one.states[epoch] = group.state(member)
                 one.probes[epoch] = group.probes(member, epoch)
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """The minibatches of an epoch of all members, shapes as in `_Minibatches`, and the labelled cells of each."""
+
+    joint: Draw
+    labelled: Draw | None = None
+    cells: Sequence[Indices] = ()
 
 
 class Group:
@@ -165,20 +177,27 @@ class Group:
         self.right = torch.zeros(*shape, batch_size, dtype=torch.bool, device=self.device)
         self.recorded: torch.cuda.CUDAGraph | None = None
 
-    def begin(self, epoch: int) -> None:
-        """Draw the minibatches of an epoch, the first being 1."""
+    def draw(self) -> Drawn:
+        """Draw the minibatches of an epoch; this is the host's work, which it can do while the device is at another."""
+        size, pairs = self.batch_size, list(zip(self.members, self.random, strict=True))
+        joint = stacked([draw(one.rows, size, random) for one, random in pairs])
+        if not self.classified:
+            return Drawn(joint)
+        cells = [drawn_labelled(one.labelled, one.samples, size, random) for one, random in pairs]
+        labelled = [
+            again(draw(rows, size, random), self.steps) for rows, random in zip(cells, self.random, strict=True)
+        ]
+        return Drawn(joint, stacked(labelled), cells)
+
+    def begin(self, epoch: int, drawn: Drawn) -> None:
+        """Begin an epoch, the first being 1, with its minibatches."""
         self.at.zero_()
         self.kl_weight.fill_(min(1.0, (epoch - 1) / KL_WARMUP))
-        joint, labelled = [], []
-        for one, random, draws in zip(self.members, self.random, self.draws, strict=True):
-            joint.append(draw(one.rows, self.batch_size, random))
-            if self.classified:
-                rows = drawn_labelled(one.labelled, one.samples, self.batch_size, random)
-                draws[rows] += 1
-                labelled.append(again(draw(rows, self.batch_size, random), self.steps))
-        self.joint.fill(joint)
-        if self.classified:
-            self.labelled.fill(labelled)
+        self.joint.fill(drawn.joint)
+        if drawn.labelled is not None:
+            self.labelled.fill(drawn.labelled)
+        for draws, rows in zip(self.draws, drawn.cells, strict=False):
+            draws[rows] += 1
 
     def step(self) -> None:
         """Take the next step of the epoch."""
@@ -272,7 +291,7 @@ class _Minibatches:
         )
         return cls(rows.to(device), sizes.to(device))
 
-    def fill(self, drawn: Sequence[Draw]) -> None:
-        """Put in what was drawn for each member."""
-        self.rows.copy_(torch.from_numpy(np.stack([one.rows for one in drawn], axis=1)))
-        self.sizes.copy_(torch.from_numpy(np.stack([one.sizes for one in drawn], axis=1)))
+    def fill(self, drawn: Draw) -> None:
+        """Put in what was drawn."""
+        self.rows.copy_(torch.from_numpy(drawn.rows))
+        self.sizes.copy_(torch.from_numpy(drawn.sizes))

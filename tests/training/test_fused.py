@@ -258,7 +258,7 @@ def test_a_step_of_the_optimiser_is_that_of_scvi_tools(kind: type[VAE]) -> None:
     """The weights after a step of the group, and those of scvi-tools' module after one of its plan's optimiser."""
     members = [member_of(kind, seed, n=32, samples=None, dropout_rate=0.0) for seed in range(2)]
     group = Group(members, on_device(), 32)
-    group.begin(epoch=41)
+    group.begin(41, group.draw())
     group.step()
     for at, one in enumerate(members):
         module = copy.deepcopy(one.module)
@@ -292,7 +292,7 @@ def test_labelled_cells_are_drawn_anew_for_each_epoch_and_given_again_within_it(
     group = Group([one, member_of(SCANVAE, 6, n=203, samples=None)], on_device(), 32)
     seen = []
     for epoch in (1, 2):
-        group.begin(epoch)
+        group.begin(epoch, group.draw())
         drawn = [
             rows[:n].tolist() for rows, n in zip(group.labelled.rows[:, 0], group.labelled.sizes[:, 0], strict=True)
         ]
@@ -314,7 +314,7 @@ def test_labelled_cells_are_drawn_anew_for_each_epoch_and_given_again_within_it(
 def test_a_step_asks_nothing_of_the_host(kind: type[VAE], room: int | None) -> None:
     """On a device without values whatever would wait for one fails, and so does what takes a tensor from the host."""
     group = Group([member_of(kind, 1), member_of(kind, 2)], on_device(room), 32)
-    group.begin(1)
+    group.begin(1, group.draw())
 
     def moved(value: Any) -> Any:
         if isinstance(value, Tensor):
