@@ -4,7 +4,7 @@ Needs torch and the project alone, no Ray and no MLflow, so that it also runs on
 `benchmarks/gpu_wheels.sh` collects what is missing there. Each section stands alone: one that fails is told and leaves
 the others their figures, which are written to a file as they come.
 
-    python benchmarks/gpu.py --out gpu.json        # a GPU; about five minutes
+    python benchmarks/gpu.py --out gpu.json        # a GPU; about eight minutes
     python benchmarks/gpu.py --quick --device cpu  # the same code, tiny, without one
 """
 
@@ -20,9 +20,11 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import gpu_fused
 import numpy as np
 import scvi
 import torch
@@ -201,8 +203,9 @@ def busy(device: str, quick: bool) -> Figures:
     """The share of an epoch's time in which the GPU computes, and how many kernels a step launches."""
     if device != "cuda":
         return {}
-    adata, found = cells_of(64 * BATCH, 2000, 30), {}
-    for variant in ("stock", "exact", "fast", "fast resident"):
+    steps, found = 16, {}
+    adata = cells_of(steps * BATCH, 2000, 30)
+    for variant in ("stock", "exact", "fast"):
         activities = [torch.profiler.ProfilerActivity.CUDA]
         with torch.profiler.profile(activities=activities) as profile:
             start = time.perf_counter()
@@ -212,18 +215,134 @@ def busy(device: str, quick: bool) -> Figures:
         computed = sum(event.self_device_time_total for event in events) / 1e6
         launched = sum(event.count for event in events if event.self_device_time_total)
         found[variant] = {
-            "share of training": computed / (2 * 64 / figures["steps a second"]),
-            "microseconds a step": 1e6 * computed / 128,
-            "kernels a step": launched / 128,
+            "share of training": computed / (2 * steps / figures["steps a second"]),
+            "microseconds a step": 1e6 * computed / (2 * steps),
+            "kernels a step": launched / (2 * steps),
             "seconds with profiler": seconds,
         }
     return found
+
+
+class Captured:
+    """scvi-tools' own training step, with counts on the device, as one CUDA graph; on the CPU it runs as it is.
+
+    A measurement of what launching costs, not an engine: all minibatches are whole, and no metrics are kept.
+    """
+
+    def __init__(self, adata: AnnData, stage: str, device: str) -> None:
+        model = new_model(adata, stage)
+        self.module, self.device = model.module.to(device).train(), device
+        manager = model.adata_manager
+        self.counts = torch.from_numpy(adata.X.toarray().astype(np.int16)).to(device)
+        self.columns = {
+            key: torch.from_numpy(manager.get_from_registry(key).astype(np.int64)).to(device)
+            for key in ("batch", "labels")
+        }
+        labelled = np.flatnonzero((adata.obs["label"] != "Unknown").to_numpy())
+        self.labelled = torch.from_numpy(labelled).to(device) if stage == "scanvi" else None
+        self.every = torch.arange(adata.n_obs, device=device)
+        self.rows, self.marked = (torch.zeros(BATCH, dtype=torch.int64, device=device) for _ in range(2))
+        self.weight = torch.zeros((), device=device)
+        cuda = device == "cuda"
+        self.optimizer = torch.optim.Adam(
+            self.module.parameters(), lr=1e-3, eps=0.01, weight_decay=1e-6, fused=cuda, capturable=cuda
+        )
+        self.stream = torch.cuda.Stream() if cuda else None
+        self.graph = self._capture() if cuda else None
+
+    def _capture(self) -> torch.cuda.CUDAGraph:
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            for _ in range(3):
+                self.step()
+        torch.cuda.current_stream().wait_stream(self.stream)
+        graph = torch.cuda.CUDAGraph()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.cuda.graph(graph, stream=self.stream):
+            self.step()
+        return graph
+
+    def cells(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the minibatch of some cells."""
+        return {"X": self.counts[rows].float(), **{key: values[rows] for key, values in self.columns.items()}}
+
+    def step(self) -> None:
+        """One step on the cells whose numbers are in `rows` and `marked`."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss: Figures = {"kl_weight": self.weight}
+        if self.labelled is not None:
+            loss |= {"labelled_tensors": self.cells(self.marked), "classification_ratio": 50}
+        self.module(self.cells(self.rows), loss_kwargs=loss)[2].loss.backward()
+        self.optimizer.step()
+
+    def begin_epoch(self) -> None:
+        """Draw the order of the cells."""
+        self.order = self.every[torch.randperm(len(self.every), device=self.device)]
+        if self.labelled is not None:
+            self.order_labelled = self.labelled[torch.randperm(len(self.labelled), device=self.device)]
+
+    def run(self, at: int) -> None:
+        """Take the step at a place of the epoch."""
+        with torch.cuda.stream(self.stream) if self.stream else nullcontext():
+            self.rows.copy_(self.order[at * BATCH : (at + 1) * BATCH])
+            if self.labelled is not None:
+                start = at * BATCH % (len(self.labelled) - BATCH)
+                self.marked.copy_(self.order_labelled[start : start + BATCH])
+            if self.graph is None:
+                self.step()
+            else:
+                self.graph.replay()
+
+
+def captured(device: str, quick: bool) -> Figures:
+    """Rates of captured steps: one model, and several at once, each on a stream of its own."""
+    found: Figures = {}
+    n = 512 if quick else 64 * BATCH
+    for genes, labels in [(200, 3)] if quick else [(2000, 30), (765, 3)]:
+        adata = cells_of(n, genes, labels)
+        for stage in ("scanvi", "scvi"):
+            for members in (1, 2) if quick else (1, 2, 4, 8, 16):
+                name = f"{stage} {genes} genes {labels} labels, {members} at once"
+                try:
+                    found[name] = together(adata, stage, members, device, 2 if quick else 4)
+                except Exception:
+                    found[name] = {"failed": traceback.format_exc()[-3000:]}
+                print(name, found[name], flush=True)
+    return found
+
+
+def together(adata: AnnData, stage: str, members: int, device: str, epochs: int) -> Figures:
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    with lean_likelihoods():
+        models = [Captured(adata, stage, device) for _ in range(members)]
+        steps, seconds = adata.n_obs // BATCH, []
+        for _ in range(epochs):
+            wait()
+            start = time.perf_counter()
+            for model in models:
+                model.begin_epoch()
+            for at in range(steps):
+                for model in models:
+                    model.run(at)
+            wait()
+            seconds.append(time.perf_counter() - start)
+    rate = steps / float(np.median(seconds[1:]))
+    finite = all(bool(torch.isfinite(one).all()) for model in models for one in model.module.parameters())
+    peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else None
+    return {"steps a second": rate, "cells a second": rate * BATCH * members, "peak MiB": peak, "finite": finite}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument(
+        "--sections",
+        default="machine,small study,rates,busy,graph,fused,recalls,ways",
+        help="which, with commas between",
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object at the end")
     parser.add_argument("--out", type=Path, help="write the figures here as they come")
     arguments = parser.parse_args()
@@ -233,25 +352,34 @@ def main() -> None:
     warnings.simplefilter("ignore")
     for chatty in ("lightning.pytorch", "lightning.fabric", "scvi"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
-    figures: Figures = {"rates": {}}
+    figures: Figures = {"rates": {}, "graph": {}, "fused": {}, "ways": {}}
 
     def keep() -> None:
         if arguments.out:
             arguments.out.write_text(json.dumps(figures, indent=1))
+
+    @cache
+    def made() -> list[tuple[str, Any]]:
+        return list(gpu_fused.models(cells_of, new_model, arguments.quick))
 
     sections: dict[str, Callable[[], Figures | None]] = {
         "machine": lambda: machine(device),
         "small study": lambda: small_study(device, arguments.quick),
         "rates": lambda: rates(device, arguments.quick, keep, figures["rates"]),
         "busy": lambda: busy(device, arguments.quick),
+        "graph": lambda: gpu_fused.graph(made(), device, arguments.quick, keep, figures["graph"]),
+        "fused": lambda: gpu_fused.fused(made(), device, arguments.quick, keep, figures["fused"]),
+        "ways": lambda: gpu_fused.ways(made(), device, arguments.quick, keep, figures["ways"]),
+        "recalls": lambda: gpu_fused.recalls(device, arguments.quick),
+        "captured": lambda: captured(device, arguments.quick),
     }
-    for name, section in sections.items():
-        start = time.perf_counter()
+    for name in arguments.sections.split(","):
+        section, start = sections[name], time.perf_counter()
         try:
             figures[name] = section() or figures.get(name)
         except Exception:
             figures[name] = {"failed": traceback.format_exc()[-4000:]}
-        if name != "rates":
+        if name not in ("rates", "graph", "fused", "ways"):
             print(name, json.dumps(figures[name], indent=1), flush=True)
         print(f"{name}: {time.perf_counter() - start:.1f} s", flush=True)
         keep()

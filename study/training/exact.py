@@ -28,7 +28,7 @@ BINS = 15  # of confidence, in the calibration error that scvi-tools logs
 
 
 @dataclass
-class _Kept:
+class Kept:
     """What the steps of an epoch show, a row each, in memory taken once.
 
     Small pieces taken at each step would lie between the large ones that it gives back, and keep them from being used
@@ -51,7 +51,7 @@ class _Kept:
     labelled: list[int] = field(default_factory=list)
 
     @classmethod
-    def room(cls, steps: int, values: int, labelled: int, device: torch.device) -> _Kept:
+    def room(cls, steps: int, values: int, labelled: int, device: torch.device) -> Kept:
         """Take the memory for an epoch."""
         kept, sure, right = (torch.zeros(steps, width, device=device) for width in (values, labelled, labelled))
         return cls(kept, sure, right)
@@ -69,7 +69,7 @@ class _Kept:
 class _Lean:
     """A plan that keeps what a step shows, and averages it once an epoch."""
 
-    _kept: _Kept | None = None
+    _kept: Kept | None = None
     _weight: torch.Tensor | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -112,34 +112,39 @@ class _Lean:
         if self._kept is None:
             # The first minibatch of an epoch is never smaller than a later one.
             steps = self.trainer.num_training_batches  # type: ignore[attr-defined]
-            self._kept = _Kept.room(steps, len(shown), sure.numel(), sure.device)
+            self._kept = Kept.room(steps, len(shown), sure.numel(), sure.device)
         self._kept.add(loss_output.n_obs_minibatch, shown, sure, right)
 
     def epoch_metrics(self) -> dict[str, float]:
-        """Return the metrics of the epoch, under the names that scvi-tools logs them by.
-
-        As there, what a minibatch has a mean of is weighted by its cells; sums are kept in single precision.
-        """
+        """Return the metrics of the epoch."""
         assert self._kept is not None, "an epoch without a step"
-        cells = np.array(self._kept.cells, dtype=np.float32)
-        loss, reconstruction, kl, *classification = self._kept.values[: cells.size].cpu().numpy().T
-        sums = {
-            "train_loss": loss * cells,
-            "reconstruction_loss_train": reconstruction,
-            "kl_local_train": kl,
-            "kl_global_train": np.zeros_like(loss),
-        }
-        if classification:
-            right, error = _calibration(self._kept)
-            sums["train_classification_loss"] = classification[0] * cells
-            sums["train_accuracy"] = sums["train_f1_score"] = right * cells
-            sums["train_calibration_error"] = error * cells
-        means = {name: _total(values) / cells.sum() for name, values in sums.items()}
-        means["elbo_train"] = means["reconstruction_loss_train"] + means["kl_local_train"]
-        return {name: float(value) for name, value in means.items()}
+        return epoch_metrics(self._kept)
 
 
-def _calibration(kept: _Kept) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def epoch_metrics(kept: Kept) -> dict[str, float]:
+    """Return the metrics of an epoch, under the names that scvi-tools logs them by.
+
+    As there, what a minibatch has a mean of is weighted by its cells; sums are kept in single precision.
+    """
+    cells = np.array(kept.cells, dtype=np.float32)
+    loss, reconstruction, kl, *classification = kept.values[: cells.size].cpu().numpy().T
+    sums = {
+        "train_loss": loss * cells,
+        "reconstruction_loss_train": reconstruction,
+        "kl_local_train": kl,
+        "kl_global_train": np.zeros_like(loss),
+    }
+    if classification:
+        right, error = _calibration(kept)
+        sums["train_classification_loss"] = classification[0] * cells
+        sums["train_accuracy"] = sums["train_f1_score"] = right * cells
+        sums["train_calibration_error"] = error * cells
+    means = {name: _total(values) / cells.sum() for name, values in sums.items()}
+    means["elbo_train"] = means["reconstruction_loss_train"] + means["kl_local_train"]
+    return {name: float(value) for name, value in means.items()}
+
+
+def _calibration(kept: Kept) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Share of labelled cells called right and expected calibration error (Naeini 2015), both per step."""
     sizes = torch.tensor(kept.labelled)
     there = torch.arange(kept.sure.shape[1]) < sizes[:, None]

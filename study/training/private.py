@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +26,7 @@ __all__ = [
     "MODULE_KEYS",
     "SubSampleLabels",
     "epsilon_of",
+    "label_order",
     "labelled_rows",
     "library_prior",
     "log_nb_positive",
@@ -49,6 +50,14 @@ def labelled_rows(splitter: SemiSupervisedDataSplitter) -> Indices:
     """Return the rows of all labelled cells, ascending."""
     rows: Indices = splitter._labeled_indices
     return rows
+
+
+def label_order(classes: Sequence[str], unlabelled: str) -> list[str]:
+    """Return classes in the order of their codes: sorted, but the last takes the place of the word for no label."""
+    words = sorted((*classes, unlabelled))
+    at = words.index(unlabelled)
+    words[at], words[-1] = words[-1], words[at]
+    return words[:-1]
 
 
 def library_prior(module: VAE, batch_index: Tensor) -> Normal:
