@@ -1,5 +1,6 @@
 """The configuration reference: every key is in it, and says what it is."""
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,3 +66,12 @@ def test_defaults_are_those_of_the_default_study(reference: Any) -> None:
 
 def test_the_page_says_where_the_tables_go() -> None:
     assert (DOCS / "reference.md").read_text().count("<!-- keys -->") == 1
+
+
+def test_files_that_pages_name_exist() -> None:
+    named = re.compile(r"`((?:tests|study|benchmarks|deploy)/[\w./-]+\.\w+)`")
+    root = DOCS.parent
+    pages = [*DOCS.glob("*.md"), *root.glob("*.md")]
+    found = {(page.name, path) for page in pages for path in named.findall(page.read_text())}
+    assert len(found) > 20
+    assert not {one for one in found if not (root / one[1]).exists()}
