@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ from study.report.analysis import Analysis, Attributed
 from study.report.page import render_report
 from study.studies.study import Study
 from study.trials.metrics import measure
-from study.trials.record import Result
+from study.trials.record import Predictions, Result
+from study.trials.store import write_result
 from study.trials.tables import count_frame
 from study.verdict.sentences import judge
 
@@ -228,3 +230,17 @@ def large() -> Scene:
     found = {trial.key: replace(some[at % 50], key=trial.key) for at, trial in enumerate(planned.trials)}
     assert len(found) == 5000
     return Scene(config, planned, cells, found)
+
+
+def on_disk(root: Path, replicates: int = 3, but: int = 0) -> Study:
+    """Write the results of a made-up study, all but the last ones."""
+    made = scene(replicates=replicates)
+    study = Study(made.config.model_copy(update={"root": root}), made.study.queries, made.cells, made.plan)
+    for trial in study.plan.trials[: len(study.plan.trials) - but]:
+        cells = made.cells[trial.condition.query]
+        random = np.random.default_rng(int(trial.key[:8], 16))
+        probabilities = random.dirichlet(np.ones(len(cells.classes)), cells.n_reference).astype(np.float32)
+        query = np.zeros(cells.n_query, dtype=np.uint16)
+        predictions = Predictions(probabilities, query, np.ones(cells.n_query, dtype=np.float32), np.arange(6))
+        write_result(study.config.directory, made.results[trial.key], predictions)
+    return study

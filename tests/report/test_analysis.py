@@ -5,7 +5,7 @@ from pathlib import Path
 from study.report.analysis import analyse
 from study.report.finished import Finished, read_finished
 from study.trials.store import write_failure
-from tests.report.test_finished import on_disk
+from tests.scenes import on_disk
 
 
 def test_a_begun_replicate_is_left_out_and_a_failed_trial_is_not_waited_for(tmp_path: Path) -> None:

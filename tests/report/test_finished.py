@@ -2,29 +2,12 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from study.errors import InputError
 from study.report.finished import of_whole_replicates, read_finished, read_some, whole_results
-from study.studies.study import Study
-from study.trials.record import Predictions
-from study.trials.store import write_failure, write_result
-from tests.scenes import scene
-
-
-def on_disk(root: Path, replicates: int = 3, but: int = 0) -> Study:
-    """Write the results of a made-up study, all but the last ones."""
-    made = scene(replicates=replicates)
-    study = Study(made.config.model_copy(update={"root": root}), made.study.queries, made.cells, made.plan)
-    for trial in study.plan.trials[: len(study.plan.trials) - but]:
-        cells = made.cells[trial.condition.query]
-        random = np.random.default_rng(int(trial.key[:8], 16))
-        probabilities = random.dirichlet(np.ones(len(cells.classes)), cells.n_reference).astype(np.float32)
-        query = np.zeros(cells.n_query, dtype=np.uint16)
-        predictions = Predictions(probabilities, query, np.ones(cells.n_query, dtype=np.float32), np.arange(6))
-        write_result(study.config.directory, made.results[trial.key], predictions)
-    return study
+from study.trials.store import write_failure
+from tests.scenes import on_disk
 
 
 def test_what_is_on_disk_is_read(tmp_path: Path) -> None:

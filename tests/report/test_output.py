@@ -7,7 +7,7 @@ import pandas as pd
 from study.report.analysis import analyse
 from study.report.finished import read_finished
 from study.report.output import write_report
-from tests.report.test_finished import on_disk
+from tests.scenes import on_disk
 
 
 def test_tables_and_page_are_written_as_they_were_found(tmp_path: Path) -> None:

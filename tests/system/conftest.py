@@ -8,8 +8,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
+
+from study.trials.store import read_predictions, read_result
 
 REPOSITORY = Path(__file__).parents[2]
 TINY = """
@@ -113,3 +116,28 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Workpl
 def tiny() -> Callable[..., list[str]]:
     """Overrides of the tiny study."""
     return lambda *more: [*SMALL, *more]
+
+
+def trials(place: Workplace, name: str = "pbmc68k-tiny") -> dict[str, dict[str, object]]:
+    """Everything a study found, by trial key, but for when and how long."""
+    folder = place.folder / "studies" / name
+    found = {}
+    for path in (folder / "trials").glob("*.json"):
+        result = read_result(folder, path.stem)
+        assert result is not None
+        predictions = read_predictions(folder, path.stem)
+        found[path.stem] = {
+            "metrics": result.metrics,
+            "curves": result.curves,
+            "probabilities": predictions.probabilities.tobytes(),
+            "query": predictions.query_confidence.tobytes(),
+        }
+    return found
+
+
+def answers(port: int) -> bool:
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

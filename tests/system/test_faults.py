@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 
@@ -19,8 +18,7 @@ from study.config.composition import compose
 from study.studies.study import open_study
 from study.tracking.mirror import Projection
 from study.trials.store import read_all, read_result
-from tests.system.conftest import SMALL, Workplace, kill_group
-from tests.system.test_run import trials
+from tests.system.conftest import SMALL, Workplace, answers, kill_group, trials
 
 # Of each pair of levels the second breaks: an infinite loss, an exception in pretraining, a training without end.
 BROKEN = """
@@ -138,14 +136,6 @@ def server(folder: Path, port: int) -> Iterator[None]:
     finally:
         kill_group(process)
         process.wait()
-
-
-def answers(port: int) -> bool:
-    try:
-        with urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 def test_a_tracking_server_that_stops_does_not_stop_training(

@@ -19,8 +19,7 @@ from mlflow.entities import Run
 
 from study.tracking.slug import metric_name
 from study.trials.store import read_result
-from tests.system.conftest import REPOSITORY, Workplace, kill_group
-from tests.system.test_faults import answers
+from tests.system.conftest import REPOSITORY, Workplace, answers, kill_group
 
 PASSWORD = "not-for-any-log"
 DEADLINE = 120

@@ -19,28 +19,10 @@ from mlflow import MlflowClient
 from scvi.model import SCANVI
 
 from study.cells.sources import pbmc68k
-from study.trials.store import read_predictions, read_result
 from study.trials.timing import read_timings
-from tests.system.conftest import TINY, Workplace, install, kill_group
+from tests.system.conftest import TINY, Workplace, install, kill_group, trials
 
 TRIALS = 16
-
-
-def trials(place: Workplace, name: str = "pbmc68k-tiny") -> dict[str, dict[str, object]]:
-    """Everything a study found, by trial key, but for when and how long."""
-    folder = place.folder / "studies" / name
-    found = {}
-    for path in (folder / "trials").glob("*.json"):
-        result = read_result(folder, path.stem)
-        assert result is not None
-        predictions = read_predictions(folder, path.stem)
-        found[path.stem] = {
-            "metrics": result.metrics,
-            "curves": result.curves,
-            "probabilities": predictions.probabilities.tobytes(),
-            "query": predictions.query_confidence.tobytes(),
-        }
-    return found
 
 
 def test_a_finished_study_is_whole_in_mlflow_and_on_disk(finished: Workplace) -> None:
