@@ -111,17 +111,12 @@ def class_table(table: pd.DataFrame, layout: Layout) -> ClassTable:
 def _codes(column: pd.Series, factor: Factor) -> NDArray[np.intp]:
     """Return the index of each value among the factor's levels, also when a file made strings of them."""
     texts = {str(level): i for i, level in enumerate(factor.levels)}
-    index = {_typed(level): i for i, level in enumerate(factor.levels)}
-    codes = [index.get(_typed(value), texts.get(str(value), -1)) for value in column]
+    index = {level: i for i, level in enumerate(factor.levels)}
+    codes = [index.get(value, texts.get(str(value), -1)) for value in column]
     if -1 in codes:
         value = column.iloc[codes.index(-1)]
         raise ValueError(f"{factor.name}: {value!r} is none of its levels {list(factor.levels)}.")
     return np.array(codes, dtype=np.intp)
-
-
-def _typed(value: object) -> tuple[bool, object]:
-    """A key by which 1 and True differ, and 1 and 1.0 do not."""
-    return isinstance(value, bool | np.bool_), value
 
 
 def reason_not_to(table: ClassTable, layout: Layout) -> str:

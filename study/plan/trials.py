@@ -223,12 +223,10 @@ def _drawn(factors: Sequence[Factor], points: int) -> tuple[Levels, ...]:
             "Ask for fewer, widen a range, or say 'design: factorial', which takes them all."
         )
     generator = np.random.default_rng(0)
-    drawn: dict[tuple[tuple[type, Level], ...], Levels] = {}  # with the type, because 1 and True are one key
+    drawn: dict[Levels, None] = {}
     while len(drawn) < points:
-        levels = [_draw(factor, generator) for factor in factors]
-        point = tuple(zip((factor.name for factor in factors), levels, strict=True))
-        drawn.setdefault(tuple((type(level), level) for level in levels), point)
-    return tuple(drawn.values())
+        drawn[tuple((factor.name, _draw(factor, generator)) for factor in factors)] = None
+    return tuple(drawn)
 
 
 def _size(factor: Factor) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from study.attribution.tables import MIN_SUPPORT, _codes, logit, missing_not_at_random, percent, slope
+from study.attribution.tables import MIN_SUPPORT, logit, missing_not_at_random, percent, slope
 from study.plan.factors import Factor, strata
 from tests.made import attribute
 from tests.simulated_tables import (
@@ -24,12 +24,6 @@ def test_levels_that_a_file_turned_into_text_are_found(table: pd.DataFrame) -> N
         attribute(pd.concat([table, table.iloc[:1]]), SMALL, strata(SMALL))
     with pytest.raises(ValueError, match="more cells right than counted"):
         attribute(table.assign(correct=table.total + 1), SMALL, strata(SMALL))
-
-
-def test_one_and_true_are_two_levels() -> None:
-    factor = Factor("scanvi.extra.x", (True, 1), "parameter")
-    for column in (pd.Series([1, True, 1, True], dtype=object), pd.Series(["1", "True", "1", "True"])):
-        assert _codes(column, factor).tolist() == [1, 0, 1, 0]
 
 
 def test_logits_are_finite_and_even() -> None:

@@ -313,6 +313,11 @@ CASES = {
     "a level twice": Case(
         "plan TOY", ("scvi.n_latent", "[5, 5]", "duplicate"), space(factors="{scvi.n_latent: {levels: [5, 5]}}")
     ),
+    "one and true": Case(
+        "plan TOY",
+        ("scvi.extra.x", "[1, True]", "true is 1"),
+        space(factors="{scvi.extra.x: {levels: [1, true]}}"),
+    ),
     "a level that is no setting": Case(
         "plan TOY",
         ("'scvi.n_laten'", "Did you mean 'scvi.n_latent'"),
