@@ -77,7 +77,7 @@ class FactorSpec(Model):
                 raise ValueError(
                     f"a factor needs at least 2 levels, found {list(self.levels)}; a fixed value is no factor"
                 )
-            # 1, 1.0 and true are one number to whatever takes them, and would be one level wherever levels are looked up.
+            # 1, 1.0 and true are one number to whatever takes them, and one key wherever levels are looked up.
             if len(set(self.levels)) < len(self.levels):
                 raise ValueError(
                     f"levels {list(self.levels)} contain a duplicate (true is 1, and false is 0); name each level once"

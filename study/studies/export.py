@@ -49,7 +49,10 @@ def files_to_keep(config: StudyConfig, choice: Choice) -> tuple[dict[str, Path],
 
 def _transferred(config: StudyConfig, choice: Choice) -> list[Path]:
     """Return the folders of `transfer` whose models have the chosen settings and this data."""
-    wanted = {"data": dump(config)["data"], **{kind: dump(choice.settings)[kind] for kind in ("scvi", "scanvi")}}
+    wanted = {
+        "data": dump(config)["data"],
+        **{kind: dump(choice.settings)[kind] for kind in ("scvi", "scanvi", "budget")},
+    }
     found = []
     for path in sorted((config.directory / "transfer").glob("*/config.yaml")):
         made = yaml.safe_load(path.read_text(encoding="utf-8"))

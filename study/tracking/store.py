@@ -9,11 +9,12 @@ from contextlib import closing
 
 import mlflow
 from mlflow import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
 from study.config import Tracking
 
-# What MLflow and its stores raise: a gone server, a locked or full database, artifacts that cannot be written.
-REFUSED = (mlflow.exceptions.MlflowException, sqlite3.Error, OSError)
+# What MLflow and its stores raise: a gone server, a locked, full or damaged database, artifacts that cannot be written.
+REFUSED = (mlflow.exceptions.MlflowException, SQLAlchemyError, sqlite3.Error, OSError)
 # Seconds to wait for a locked database, as MLflow itself does, and before a refused store is tried again.
 PATIENCE = 20.0
 # MLflow would try for four minutes to reach a server, and wait two for each answer.

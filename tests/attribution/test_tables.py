@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from study.attribution.tables import MIN_SUPPORT, logit, missing_not_at_random, percent, slope
-from study.plan.factors import Factor, strata
+from study.plan.factors import strata
 from tests.made import attribute
 from tests.simulated_tables import (
     SMALL,

@@ -163,6 +163,12 @@ def test_export_transfer_and_register(
     assert run.data.params["scanvi.max_epochs"] == str(chosen["scanvi"]["max_epochs"])
     model = SCANVI.load(str(kept / "models" / "asis" / "scanvi_model"), cells)
     assert (model.predict() == soft.max_column).all()
+    # Models of another budget have other settings than those that were chosen.
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump(config | {"budget": "steps"}))
+    finished.call("export", *tiny(f"tracking.directory={registry}"), "--register")
+    assert registered(registry)[1] == {"best.yaml", "best.csv", "best.py"}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
 
 
 def check_cells(cells: anndata.AnnData, soft: pd.DataFrame) -> None:
