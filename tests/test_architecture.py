@@ -103,6 +103,8 @@ def test_modules_and_functions_are_short(path: Path) -> None:
         (("training.models", "trials.perform", "attribution.attribute"), ("ray", "mlflow")),
         # Seconds of every command.
         (("commands.pipeline", "commands.foresight", "studies.export", "cells.check"), ("torch", "scvi", "scanpy")),
+        # What every command line begins with, --help and completion among them.
+        (("commands.cli",), ("pandas", "torch", "hydra")),
     ],
 )
 def test_modules_start_without_libraries_they_do_not_need(names: tuple[str, ...], without: tuple[str, ...]) -> None:

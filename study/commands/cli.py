@@ -20,7 +20,6 @@ from study.commands.refusal import nothing_left_if_refused
 from study.commands.terminal import (
     console,
     show_analysis,
-    show_frame,
     show_frames,
     show_notes,
     show_outcome,
@@ -208,7 +207,7 @@ def export(overrides: Overrides = None, registered: Registered = False) -> None:
         study = open_study(config, wrote)
         choice, path = write_choice(study, whole_results(study))
     to = console()
-    show_frame(to, "candidates, best first", choice.table)
+    show_frames(to, [("candidates, best first", choice.table)])
     to.print(f"Chosen: {choice.reason}.", markup=False)
     to.print(f"Wrote {path}. Next: scanvi-study transfer --config {path}", markup=False, soft_wrap=True)
     if registered:

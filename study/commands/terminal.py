@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
+from numbers import Number
 from typing import TYPE_CHECKING
 
-import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:  # a terminal only reads what these make; importing them takes seconds
     from pathlib import Path
+
+    import pandas as pd
 
     from study.commands.pipeline import Outcome
     from study.report import Analysis
@@ -28,21 +31,25 @@ def console(json: bool = False) -> Console:
     return Console(stderr=json, highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
-def show_frame(to: Console, title: str, frame: pd.DataFrame) -> None:
+def show_table(to: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table; names of classes and queries are plain text, never markup."""
     table = Table(title=escape(title), title_justify="left", title_style="bold", header_style="bold")
-    for column in frame.columns:
-        number = pd.api.types.is_numeric_dtype(frame[column]) and not pd.api.types.is_bool_dtype(frame[column])
+    for number, column in enumerate(columns):
+        numbers = bool(rows) and all(_is_number(row[number]) for row in rows)
         # Names are told whole, on several lines if need be: twins are often called alike.
-        table.add_column(escape(str(column)), justify="right" if number else "left", overflow="fold")
-    for row in frame.itertuples(index=False):
-        table.add_row(*(_cell(value) for value in row))
+        table.add_column(escape(column), justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(_cell, row))
     to.print(table)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Number) and not isinstance(value, bool)
 
 
 def _cell(value: object) -> str:
     if isinstance(value, float):
-        return "–" if pd.isna(value) else f"{value:,.4g}"
+        return "–" if math.isnan(value) else f"{value:,.4g}"
     return escape(str(value))
 
 
@@ -50,12 +57,12 @@ def show_plan(to: Console, study: Study) -> None:
     """Print factors, trials, stages, cost and notes."""
     plan = study.plan
     factors = [(f.name, f.role, ", ".join(map(str, f.levels)) or str(f.domain)) for f in plan.factors]
-    show_frame(to, f"study {study.config.name}: factors", pd.DataFrame(factors, columns=["factor", "role", "levels"]))
+    show_table(to, f"study {study.config.name}: factors", ["factor", "role", "levels"], factors)
     kinds: dict[str, list[int]] = {}
     for stage in plan.stages:
         kinds.setdefault(stage.kind, []).append(stage.epochs[-1])
     rows = [(kind, len(epochs), sum(epochs)) for kind, epochs in kinds.items()]
-    show_frame(to, "stages, each trained once and shared", pd.DataFrame(rows, columns=["stage", "number", "epochs"]))
+    show_table(to, "stages, each trained once and shared", ["stage", "number", "epochs"], rows)
     to.print(
         f"{_size(study)} in {len(plan.stages)} stages.\n"
         f"Epochs: {plan.epochs_separate:,} if each trial trained alone, {plan.epochs_shared:,} shared "
@@ -93,7 +100,7 @@ def show_precision(to: Console, study: Study, precision: Precision) -> None:
         widths = [effect.half_width for effect in precision.effects if effect.factor == factor]
         rows.append([f"effect of {factor}", *(f"± {width:.1f} points" for width in widths)])
     columns = ["95% interval to expect", *(f"{count} replicates" for count in counts)]
-    show_frame(to, f"how sharp it will be ({precision.source})", pd.DataFrame(rows, columns=columns))
+    show_table(to, f"how sharp it will be ({precision.source})", columns, rows)
     to.print(precision.statement, markup=False)
 
 
@@ -168,16 +175,15 @@ def show_analysis(to: Console, analysis: Analysis, page: Path) -> None:
         ]
         columns = ["class", "runs differ by", "effects that are real"]
         if rows:
-            show_frame(to, one.outcome, pd.DataFrame(rows, columns=columns))
+            show_table(to, one.outcome, columns, rows)
         for reason, names in left.items():
             to.print(f"{', '.join(names)}: {reason}", markup=False)
         to.print(f"{one.sentence}\n", markup=False)
     if analysis.controls:
         rows = [(control.control, control.outcome, control.found) for control in analysis.controls]
-        show_frame(to, "controls", pd.DataFrame(rows, columns=["control", "outcome", "found"]))
+        show_table(to, "controls", ["control", "outcome", "found"], rows)
     if analysis.search is not None:
-        for name, frame in analysis.search.frames().items():
-            show_frame(to, name, frame)
+        show_frames(to, list(analysis.search.frames().items()))
         to.print(f"{analysis.search.sentence}\n", markup=False)
     to.print(f"Report: {page}", markup=False, soft_wrap=True)
 
@@ -194,4 +200,4 @@ def _not_decomposed(verdict: Verdict) -> dict[str, list[str]]:
 def show_frames(to: Console, tables: Sequence[tuple[str, pd.DataFrame]]) -> None:
     """Print several tables."""
     for title, frame in tables:
-        show_frame(to, title, frame)
+        show_table(to, title, list(map(str, frame.columns)), list(frame.itertuples(index=False)))
