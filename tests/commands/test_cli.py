@@ -11,7 +11,11 @@ def test_ctrl_c_is_one_message_and_130(tmp_path: Path) -> None:
     pipe = tmp_path / "best.yaml"
     os.mkfifo(pipe)
     command = [sys.executable, "-P", "-m", "study", "transfer", "--config", str(pipe)]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+
+    def heard() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell lets what it starts in the background ignore Ctrl-C
+
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heard) as process:
         with pipe.open("w"):  # waits until the command reads from it
             process.send_signal(signal.SIGINT)
             process.wait(timeout=60)
