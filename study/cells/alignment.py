@@ -11,9 +11,11 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from study.cells.chunks import Rows, spool
+from study.cells.genes import shared_genes
+from study.cells.names import as_text, numbers_in_files, put_together, spelled, twice_spelled
 from study.cells.prepared import UNLABELLED, Annotation
 from study.cells.sheet import Sheet
-from study.cells.sources import Findings, as_text, read_sheets, reference_values
+from study.cells.sources import Findings, read_sheets, reference_values
 from study.config import DataConfig
 from study.errors import InputError, few, nearest
 from study.seeds import generator
@@ -53,15 +55,15 @@ def read_source(config: DataConfig) -> tuple[Source | None, Findings]:
     sheets = read_sheets(config, findings)
     if not sheets:
         return None, findings
-    dataset = _texts(sheets, config.dataset_key, "dataset_key", findings)
+    dataset = _texts(sheets, config, "dataset_key", findings)
     is_reference = np.isin(dataset, reference_values(config))
     _check_datasets(config, dataset, is_reference, findings)
     label = _labels(config, sheets, is_reference, findings)
     batch = np.full(len(dataset), "all", dtype=object)
     if config.batch_key is not None:
-        batch = _texts(sheets, config.batch_key, "batch_key", findings)
+        batch = _texts(sheets, config, "batch_key", findings)
         _check_batches(config, batch, is_reference, findings)
-    shared = _shared_genes(sheets, findings)
+    shared = shared_genes(sheets, config, findings.problems, findings.warnings)
     if findings.problems:
         return None, findings
     counts, genes = _join(config, sheets, shared, is_reference, findings)
@@ -89,9 +91,9 @@ def read_source(config: DataConfig) -> tuple[Source | None, Findings]:
     return source, findings
 
 
-def _texts(sheets: list[Sheet], key: str, option: str, findings: Findings) -> np.ndarray:
-    """One column of all sheets as text; a problem where it is missing or has gaps."""
-    parts = []
+def _texts(sheets: list[Sheet], config: DataConfig, option: str, findings: Findings) -> np.ndarray:
+    """One column of all sheets as text; a problem where it is missing, has gaps, or spells a name in two ways."""
+    key, parts = getattr(config, option), []
     for sheet in sheets:
         try:
             part = as_text(sheet.column(key, option))
@@ -105,7 +107,13 @@ def _texts(sheets: list[Sheet], key: str, option: str, findings: Findings) -> np
                     "cells. Fill it, or remove these cells."
                 )
         parts.append(part)
-    return np.concatenate(parts)
+    texts = np.concatenate(parts)
+    if config.source == "separate" and key == config.dataset_key:  # the configuration made them
+        return texts
+    texts = spelled(texts, config)
+    what = "datasets" if key == config.dataset_key else "batches"
+    findings.problems.extend(twice_spelled(texts, f"obs[{key!r}] (data.{option})", what))
+    return texts
 
 
 def _check_datasets(config: DataConfig, dataset: np.ndarray, is_reference: np.ndarray, findings: Findings) -> None:
@@ -142,6 +150,12 @@ def _labels(config: DataConfig, sheets: list[Sheet], is_reference: np.ndarray, f
     (findings.warnings if some_known else findings.problems).extend(without)
     label = np.concatenate(parts)
     findings.problems.extend(absent)
+    if not absent:
+        label = spelled(label, config, first=label[is_reference])
+        label = put_together(label, config, findings.problems)
+        findings.problems.extend(twice_spelled(label, "labels (data.labels_key, data.truth_key)", "classes"))
+        read = zip((sheet.where for sheet in sheets), np.split(label, starts), strict=True)
+        findings.problems.extend(numbers_in_files(list(read)))
     if not absent and is_reference.any():
         _check_labels(config, label[is_reference], findings)
     label[~is_reference & (label == UNLABELLED)] = ""
@@ -186,22 +200,6 @@ def _places(dataset: np.ndarray, seed: int) -> np.ndarray:
         rows = np.flatnonzero(dataset == value)
         places[rows] = generator(seed, f"order of {value}").random(len(rows))
     return places
-
-
-def _shared_genes(sheets: list[Sheet], findings: Findings) -> pd.Index:
-    """Genes that the reference shares with every query, in the order of the reference."""
-    genes = sheets[0].genes
-    for sheet in sheets[1:]:
-        here = genes.isin(sheet.genes)
-        if not here.any():
-            findings.problems.append(
-                f"{sheet.where}: has no gene in common with {sheets[0].where} and the queries before it: "
-                f"{few(list(sheet.genes[:3]))} here, {few(list(sheets[0].genes[:3]))} there. "
-                "Expected the same kind of gene names (symbols or Ensembl ids) in all files."
-            )
-            return genes
-        genes = genes[here]
-    return genes
 
 
 def _join(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import pandas as pd
 from anndata.io import read_elem, sparse_dataset
 
@@ -74,7 +75,7 @@ def open_h5ad(path: Path, layer: str | None, matrix: bool = True) -> Sheet:
             raise InputError(f"{path}: is no h5ad, for it has no {' and no '.join(missing)}. {EXPECTED}")
         if not isinstance(file["obs"], h5py.Group):
             raise InputError(f"{path}: an anndata before 0.7 wrote it. Read it with anndata and write it again.")
-        obs, var = read_elem(file["obs"]), read_elem(file["var"])
+        obs, var = _frame(file, "obs"), _frame(file, "var")
         values = _matrix(path, _element(file, layer, path)) if matrix else None
         layers = tuple(file.get("layers", ()))
     shape = getattr(values, "shape", None)
@@ -83,7 +84,7 @@ def open_h5ad(path: Path, layer: str | None, matrix: bool = True) -> Sheet:
             f"{path}: {named(layer)} has shape {shape}, expected {len(obs):,} cells x {len(var):,} genes. "
             "Write it again."
         )
-    return Sheet(str(path), obs, pd.Index(var.index), values, layers)
+    return Sheet(str(path), obs, pd.Index(var.index), values, layers, var)
 
 
 def check_file(path: Path) -> None:
@@ -131,6 +132,18 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     except Exception as error:  # whatever broken bytes provoke in HDF5 and anndata
         found = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise InputError(f"{path}: is broken or truncated ({found}). {EXPECTED} Copy or write it again.") from error
+
+
+def _frame(file: h5py.File, name: str) -> pd.DataFrame:
+    """Read obs or var; codes whose names lie elsewhere in the file, as converters from R leave them, get these."""
+    frame: pd.DataFrame = read_elem(file[name])
+    lost = [key for key in frame if pd.api.types.is_integer_dtype(frame[key])]
+    for key in lost:
+        names = file.get(f"{name}/__categories/{key}", file.get(f"uns/{key}_categories"))
+        codes = frame[key].to_numpy(dtype=np.int64, na_value=-1).clip(-1)  # R's missing integer is far below
+        if isinstance(names, h5py.Dataset) and names.ndim == 1 and codes.max(initial=-1) < len(names):
+            frame[key] = np.append(read_elem(names).astype(str).astype(object), None)[codes]
+    return frame
 
 
 def _matrix(path: Path, element: h5py.Group | h5py.Dataset) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -12,13 +12,17 @@ from study.errors import InputError, few, nearest
 
 @dataclass(frozen=True)
 class Sheet:
-    """One source as it was read: annotation of cells, names of genes, a matrix to slice by rows, names of layers."""
+    """One source as it was read: annotation of cells, names of genes, a matrix to slice by rows, names of layers.
+
+    `var` is the annotation of genes, where there is any; its index has their names as they are in the file.
+    """
 
     where: str
     obs: pd.DataFrame
     genes: pd.Index
     matrix: Any
     layers: tuple[str, ...] = ()
+    var: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def column(self, key: str, option: str) -> pd.Series:
         """Return a column of obs; raise `InputError` naming its nearest neighbour if there is none."""

@@ -8,11 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 
 from study.cells.counts import CountMatrix, problem, restore
+from study.cells.genes import name_genes
 from study.cells.h5ad import check_file, open_h5ad
+from study.cells.names import as_text, spelled
 from study.cells.sheet import Sheet, named
 from study.cells.simulation import simulate
 from study.config import DataConfig
@@ -66,7 +67,7 @@ def datasets(config: DataConfig) -> tuple[str, ...]:
         assert config.simulate is not None
         return tuple(config.simulate.queries)
     sheet = pbmc68k() if config.source == "pbmc68k" else open_h5ad(_paths(config)[""], None, matrix=False)
-    values = as_text(sheet.column(config.dataset_key, "dataset_key"))
+    values = spelled(as_text(sheet.column(config.dataset_key, "dataset_key")), config)
     return tuple(sorted(set(values) - {"", *reference_values(config)}))
 
 
@@ -129,13 +130,6 @@ def pbmc68k() -> Sheet:
     return Sheet("pbmc68k", obs, genes, counts)
 
 
-def as_text(column: pd.Series) -> np.ndarray:
-    """Return a column as an object array of str: '' where a value is missing or blank, '1' for 1, 1.0 and '1'."""
-    codes, values = pd.factorize(column)
-    texts = [str(int(v)) if isinstance(v, float | np.floating) and float(v).is_integer() else str(v) for v in values]
-    return np.array([*(text if text.strip() else "" for text in texts), ""], dtype=object)[codes]
-
-
 def _opened(config: DataConfig, findings: Findings) -> Iterator[Sheet]:
     if config.source == "pbmc68k":
         yield pbmc68k()
@@ -156,6 +150,7 @@ def _opened(config: DataConfig, findings: Findings) -> Iterator[Sheet]:
 
 def _with_counts(sheet: Sheet, config: DataConfig, findings: Findings) -> Sheet | None:
     """Check names and values; return the sheet with its matrix as `Counts`."""
+    sheet = name_genes(sheet, config, findings.warnings)
     for what, names, mend in (("cell", sheet.obs.index, "obs"), ("gene", sheet.genes, "var")):
         if twice := names[names.duplicated()].unique().astype(str).tolist():
             findings.problems.append(

@@ -98,6 +98,16 @@ class DataConfig(Model):
     labels_key: str = Field(description="column of obs with the labels of the reference")
     truth_key: str | None = Field(None, description="column with true labels of query cells, where known")
     batch_key: str | None = Field(None, description="column of obs that scVI corrects for")
+    labels: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(
+        default_factory=dict, description="labels to put together, under one name; labels not named keep theirs"
+    )
+    clean_names: StrictBool = Field(
+        False, description="labels, datasets and batches that differ only by blanks or case are one, as first spelled"
+    )
+    gene_names: str | None = Field(
+        None, description="column of var to take gene names from, in each file that has it; the index if absent"
+    )
+    strip_gene_version: StrictBool = Field(False, description="take Ensembl names without the version (.N) at the end")
     layer: str | None = Field(None, description="layer with raw counts; X if absent")
     genes: Count | Literal["all"] = Field("all", description="all shared genes, or so many highly variable ones")
     queries: dict[str, QuerySpec] = Field(default_factory=dict, description="queries and twins; each query if empty")
@@ -112,4 +122,15 @@ class DataConfig(Model):
         for key in needed.get(self.source, []):
             if not getattr(self, key):
                 raise ValueError(f"data.source={self.source} needs data.{key}; give it, as in 'data.{key}=...'")
+        return self
+
+    @model_validator(mode="after")
+    def _each_label_has_one_name(self) -> Self:
+        named: dict[str, str] = {}
+        for name, labels in self.labels.items():
+            if not name.strip():
+                raise ValueError(f"labels puts {labels[0]!r} under {name!r}, which is no name")
+            for label in labels:
+                if named.setdefault(label, name) != name:
+                    raise ValueError(f"labels puts {label!r} under {named[label]!r} and under {name!r}: choose one")
         return self
