@@ -13,13 +13,15 @@ import pandas as pd
 
 from study.cells.alignment import Source, read_source
 from study.cells.chunks import Rows
+from study.cells.names import odd_labels
 from study.cells.sources import BUILT_IN, own_queries
-from study.cells.twins import Twin, make_queries
-from study.config import DataConfig
+from study.cells.twins import Twin, make_queries, spec_of
+from study.config import DataConfig, QuerySpec
 from study.errors import InputError, few, nearest
 
 UNKNOWN = "(unknown)"  # no label
-FEW_SHARED = 0.5  # share of the reference's genes below which a source is worth a warning
+APART = 20  # times: between the medians of counts of a cell in a query and in the reference
+BY_CHANCE = 0.05  # probability above which all cells of a class may well be in one batch
 
 
 @dataclass(frozen=True)
@@ -119,21 +121,21 @@ def check_data(data: DataConfig, names: Sequence[str] = (), folds: int = 2) -> D
     if source is None:
         return _report(problems, warnings, None, {})
     queries = make_queries(source, data, wanted, findings)
-    warnings += _about_reference(source, folds)
+    rows = source.reference
+    reference = _Part(Rows(source.counts, rows), source.label[rows], source.batch[rows])
+    parts = {"reference": reference}
+    warnings += _about_reference(reference, data, folds)
     for name, twin in queries.items():
-        warnings += _about_query(name, source, twin)
-    return _report(problems, warnings, source, queries)
+        parts[name] = _Part(twin.counts, source.label[twin.rows], source.batch[twin.rows])
+        warnings += _about_query(name, spec_of(data, name), twin, parts[name], reference)
+    return _report(problems, warnings, source, parts)
 
 
-def _report(problems: list[str], warnings: list[str], source: Source | None, queries: dict[str, Twin]) -> DataReport:
+def _report(problems: list[str], warnings: list[str], source: Source | None, parts: dict[str, _Part]) -> DataReport:
     """Put findings and the tables of what could be read together."""
     if source is None:
         tables = [pd.DataFrame() for _ in range(4)]
     else:
-        rows = source.reference
-        parts = {"reference": _Part(Rows(source.counts, rows), source.label[rows], source.batch[rows])}
-        for name, twin in queries.items():
-            parts[name] = _Part(twin.counts, source.label[twin.rows], source.batch[twin.rows])
         files = pd.DataFrame(source.files, columns=["source", "genes", "shared with reference"])
         files["share of reference"] = (files["shared with reference"] / files["genes"].iloc[0]).round(3)
         tables = [
@@ -199,34 +201,53 @@ def _depth_in_words(cells: pd.DataFrame) -> pd.DataFrame:
     return read
 
 
-def _about_reference(source: Source, folds: int) -> list[str]:
+def _about_reference(reference: _Part, data: DataConfig, folds: int) -> list[str]:
     """What is odd about the reference, though a study can run."""
-    labels = source.label[source.reference]
-    sizes = pd.Series(labels, dtype=object).value_counts()
+    sizes = pd.Series(reference.labels, dtype=object).value_counts()
     warnings = [
         f"class {label!r} has {size} reference cells, fewer than the {folds} folds: it is not held out in each."
         for label, size in sizes.items()
         if size < folds
     ]
-    missing = [label for label in sizes.index if str(label).lower() in ("nan", "none", "na", "<na>")]
-    if missing:
+    warnings += odd_labels(reference.labels)
+    if alone := _in_one_batch(reference):
         warnings.append(
-            f"the labels {few(missing)} look like missing values turned into text; remove their cells if so."
+            f"classes whose reference cells are all in one batch (obs[{data.batch_key!r}], data.batch_key): {few(alone)}; "
+            "what is particular to such a class and what to the batch cannot be told apart."
         )
-    for where, genes, shared in source.files[1:]:
-        if shared < FEW_SHARED * source.files[0][1]:
-            warnings.append(
-                f"{where}: has {shared:,} of the {source.files[0][1]:,} genes of the reference (of its {genes:,})."
-            )
     return warnings
 
 
-def _about_query(name: str, source: Source, twin: Twin) -> list[str]:
-    """What is odd about a query, though a study can run."""
+def _in_one_batch(part: _Part) -> list[str]:
+    """Classes that are in one batch only, and not just because they have few cells or nearly all are in that batch."""
+    known = part.labels != ""
+    sizes = pd.crosstab(part.labels[known], part.batch[known])
+    shares = sizes.sum() / sizes.to_numpy().sum()
+    return [
+        str(label)
+        for label, row in sizes.iterrows()
+        if (row > 0).sum() == 1 and shares[row.idxmax()] ** row.sum() < BY_CHANCE
+    ]
+
+
+def _about_query(name: str, spec: QuerySpec, twin: Twin, query: _Part, reference: _Part) -> list[str]:
+    """What is odd about a query, though a study can run; what a twin is altered in is as it was meant."""
     warnings = []
-    new = set(source.label[twin.rows]) - {"", *source.label[source.reference]}
-    if new:
-        count = int(np.isin(source.label[twin.rows], list(new)).sum())
+    classes, found = set(reference.labels) - {""}, set(query.labels) - {""}
+    missing = sorted(classes - found)
+    if found and len(missing) > len(classes) / 2 and not (spec.compose or spec.drop):
+        warnings.append(
+            f"query {name!r}: has no cell of {len(missing):,} of the {len(classes):,} classes of the reference "
+            f"({few(missing)}); what is measured on it says nothing of these."
+        )
+    medians = [float(np.median(part.seen[1])) for part in (query, reference) if len(part.labels)]
+    if len(medians) == 2 and max(medians) > APART * min(medians) and spec.thin is None:
+        warnings.append(
+            f"query {name!r}: its cells have {medians[0]:,.0f} counts, those of the reference {medians[1]:,.0f} "
+            f"(medians), more than {APART} times apart; is it the same kind of measurement, and the right layer?"
+        )
+    if new := found - classes:
+        count = int(np.isin(query.labels, list(new)).sum())
         warnings.append(
             f"query {name!r}: {count:,} cells have labels that the reference lacks ({few(sorted(new))}); "
             "whatever scANVI calls them is wrong."

@@ -1,4 +1,4 @@
-"""Names as people write them: columns as text, one spelling for one name, labels put together, labels that name nothing."""
+"""Names as people write them: as text, in one spelling, labels put together, and labels that name nothing."""
 
 from __future__ import annotations
 
@@ -123,10 +123,10 @@ def odd_labels(labels: np.ndarray) -> list[str]:
     found = sorted({*labels} - {""})
     warnings = []
     if meaning_none := [label for label in found if means_none(label)]:
+        cells = int(np.isin(labels, meaning_none).sum())
         warnings.append(
-            f"the labels {few(meaning_none)} look like 'no label' ({int(np.isin(labels, meaning_none).sum()):,} reference "
-            f"cells), and would be classes. 'data.unlabelled={json.dumps(meaning_none, ensure_ascii=False)}' takes these "
-            "cells as unlabelled."
+            f"the labels {few(meaning_none)} ({cells:,} reference cells) look like 'no label', and are taken for classes. "
+            f"Say 'data.unlabelled={json.dumps(meaning_none, ensure_ascii=False)}' to take these cells as unlabelled."
         )
     if are_numbers(found):
         warnings.append(
