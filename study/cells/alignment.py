@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from anndata import AnnData
 
-from study.cells.chunks import Rows, spool
+from study.cells.findings import Findings
 from study.cells.genes import shared_genes
+from study.cells.joining import join
 from study.cells.names import as_text, numbers_in_files, put_together, spelled, twice_spelled
 from study.cells.prepared import UNLABELLED, Annotation
+from study.cells.roles import datasets_in_two_files, in_two_roles, repeated, unequal_references
 from study.cells.sheet import Sheet
-from study.cells.sources import Findings, read_sheets, reference_values
+from study.cells.sources import read_sheets, reference_values
 from study.config import DataConfig
 from study.errors import InputError, few, nearest
 from study.seeds import generator
-
-LEAST_GENES = 20  # that vary, to find the most variable among them
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,8 @@ def read_source(config: DataConfig) -> tuple[Source | None, Findings]:
     dataset = _texts(sheets, config, "dataset_key", findings)
     is_reference = np.isin(dataset, reference_values(config))
     _check_datasets(config, dataset, is_reference, findings)
+    if isinstance(config.path, tuple):
+        findings.problems += datasets_in_two_files(sheets, dataset, is_reference)
     label = _labels(config, sheets, is_reference, findings)
     batch = np.full(len(dataset), "all", dtype=object)
     if config.batch_key is not None:
@@ -66,9 +66,16 @@ def read_source(config: DataConfig) -> tuple[Source | None, Findings]:
     shared = shared_genes(sheets, config, findings.problems, findings.warnings)
     if findings.problems:
         return None, findings
-    counts, genes = _join(config, sheets, shared, is_reference, findings)
+    again = repeated(sheets, is_reference, config)
+    counts, genes, prints = join(config, sheets, shared, is_reference, again, findings)
+    if again.any():
+        findings.problems += unequal_references(sheets, is_reference, label, prints)
     if findings.problems:
         return None, findings
+    names = _cell_names(prints.names[~again], dataset[~again])
+    prints, dataset, label, batch, is_reference = (
+        of_all[~again] for of_all in (prints, dataset, label, batch, is_reference)
+    )
     filled = np.diff(counts.indptr) > 0
     for rows, what in ((is_reference, "reference"), (~is_reference, "query")):
         if empty := int((rows & ~filled).sum()):
@@ -77,10 +84,17 @@ def read_source(config: DataConfig) -> tuple[Source | None, Findings]:
     if len(set(label[reference])) < 2:
         findings.problems.append("fewer than 2 classes of the reference have cells with any count. Use more genes.")
         return None, findings
+    both, problems, warnings = in_two_roles(prints, reference, query, dataset, label)
+    findings.warnings += warnings
+    if config.drop_duplicates and len(both):
+        findings.warnings.append(f"{len(both):,} query cells that are reference cells too are left out.")
+        query = np.setdiff1d(query, both)
+    else:
+        findings.problems += problems
     source = Source(
         counts=counts,
         genes=genes,
-        names=_cell_names(sheets, dataset),
+        names=names,
         dataset=dataset,
         batch=batch,
         label=label,
@@ -202,55 +216,9 @@ def _places(dataset: np.ndarray, seed: int) -> np.ndarray:
     return places
 
 
-def _join(
-    config: DataConfig, sheets: list[Sheet], genes: pd.Index, is_reference: np.ndarray, findings: Findings
-) -> tuple[sp.csr_matrix, np.ndarray]:
-    """Counts of all cells on the genes used, and these genes."""
-    counts = spool(
-        (part for sheet in sheets for part in _columns(sheet.matrix, sheet.genes.get_indexer(genes))), len(genes)
-    )
-    if config.genes != "all":
-        chosen = _variable(counts[np.flatnonzero(is_reference)], config.genes, findings)
-        genes = genes[chosen]
-        counts = spool(_columns(Rows.all(counts), np.flatnonzero(chosen)), len(genes))
-    return counts, genes.to_numpy(dtype=str)
-
-
-def _columns(parts: Iterable[sp.csr_matrix], columns: np.ndarray) -> Iterator[sp.csr_matrix]:
-    """Take some columns of canonical matrices, in this order."""
-    for part in parts:
-        if not np.array_equal(columns, np.arange(part.shape[1])):
-            part = part[:, columns]
-            part.sort_indices()
-        yield part
-
-
-def _cell_names(sheets: list[Sheet], dataset: np.ndarray) -> np.ndarray:
+def _cell_names(names: np.ndarray, dataset: np.ndarray) -> np.ndarray:
     """Unique names; those of one file are unique, and where files share some, the dataset comes before all."""
-    names = np.concatenate([sheet.obs.index.to_numpy(dtype=str) for sheet in sheets])
     return names if pd.Index(names).is_unique else np.char.add(np.char.add(dataset.astype(str), ":"), names)
-
-
-def _variable(reference: sp.csr_matrix, n: int, findings: Findings) -> np.ndarray:
-    """Choose the `n` most variable genes of the reference; no query has a say, so all queries meet the same genes."""
-    import scanpy  # slow to import
-
-    n_genes = reference.shape[1]
-    squares, means = reference.power(2).mean(axis=0), np.square(reference.mean(axis=0))
-    varying = int((np.asarray(squares - means) > 1e-9).sum())
-    try:
-        if n > varying:
-            raise ValueError(f"{varying:,} of {n_genes:,} shared genes vary in it")
-        if varying < LEAST_GENES:  # loess would crash the process
-            raise ValueError(f"only {varying:,} genes vary in it, too few to fit their mean and variance")
-        table = scanpy.pp.highly_variable_genes(AnnData(reference), n_top_genes=n, flavor="seurat_v3", inplace=False)
-    except ValueError as error:
-        findings.problems.append(
-            f"data.genes={n}: so many variable genes cannot be found in the reference ({error}). Use data.genes=all."
-        )
-        return np.ones(n_genes, dtype=bool)
-    chosen: np.ndarray = table["highly_variable"].to_numpy(dtype=bool)
-    return chosen
 
 
 def annotation(source: Source, rows: np.ndarray, copies: np.ndarray | None = None) -> Annotation:

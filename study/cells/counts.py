@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ LARGEST_COUNT = 2**24
 LARGEST_LOG = 30  # e**30 counts in a cell: larger values are no logarithms
 # How far a restored value may lie from an integer: float32 logarithms of counts up to 50,000 stay within it.
 TOLERANCE = 0.05
+# Counts that were divided and multiplied again, or stored as text, are off by less than this.
+ROUNDING = 1e-3
 # With fewer genes than this in a cell, all its counts could share a divisor, and "the smallest is 1" be wrong.
 GENES_TO_RESTORE = 5
 NAME_THE_LAYER = "Expected raw counts; name the layer that has them with data.layer=..., or count again."
@@ -31,16 +33,23 @@ class CountMatrix:
         Anything with a shape of which rows can be sliced.
     restored
         Whether log1p of its values is undone (see `restore`).
+    rounded
+        Whether values are rounded to whole numbers.
     """
 
     matrix: Any
     restored: bool = False
+    rounded: bool = False
 
     def __iter__(self) -> Iterator[sp.csr_matrix]:
         """Go through the rows; raise `ValueError` as `as_csr` does."""
         for rows in slices(*self.matrix.shape):
             part = as_csr(self.matrix[rows])
-            yield restore(part).counts if self.restored else part
+            part = restore(part).counts if self.restored else part
+            if self.rounded:
+                part.data = np.rint(part.data)
+                part.eliminate_zeros()
+            yield part
 
 
 def as_csr(matrix: Any) -> sp.csr_matrix:
@@ -65,44 +74,58 @@ def as_csr(matrix: Any) -> sp.csr_matrix:
     return csr
 
 
-def problem(counts: Iterable[sp.csr_matrix]) -> str | None:
-    """Say why values are no raw counts and what to do, or None if they are non-negative integers.
+@dataclass(frozen=True)
+class Judged:
+    """What values are: why they are no raw counts and what to do (None if they are), and how many need rounding."""
+
+    problem: str | None
+    rounded: int = 0
+
+
+def judge(counts: Iterable[sp.csr_matrix], aliased: Callable[[], bool] = lambda: False) -> Judged:
+    """Judge whether values are raw counts: non-negative integers, if only after rounding by `ROUNDING`.
 
     Parameters
     ----------
     counts
         Canonical CSR matrices of some rows each, shape (n_cells, n_genes) together; can be gone through repeatedly.
+    aliased
+        Asked where values look like log1p of counts: whether X and the layer hold the same.
     """
     size, least, greatest = 0, np.inf, -np.inf
-    broken, negative, fractional = _Kind(), _Kind(), _Kind()
+    broken, negative, fractional, uneven = _Kind(), _Kind(), _Kind(), _Kind()
     for part in counts:
         values = part.data
         finite = np.isfinite(values)
         broken.add(values, ~finite)
         negative.add(values, values < 0)
-        fractional.add(values, values != np.rint(values))
+        off = np.abs(values - np.rint(values))
+        fractional.add(values, off > ROUNDING)
+        uneven.add(values, off > 0)
         size += values.size
         least, greatest = min(least, values.min(initial=np.inf)), max(greatest, values.max(initial=-np.inf))
     if broken.number:
-        return (
+        return Judged(
             f"has {broken.number:,} values that are not finite (such as {broken.example}). "
             "Expected counts; count again."
         )
     if size == 0:
-        return "holds no value above 0. Expected counts of molecules or reads."
+        return Judged("holds no value above 0. Expected counts of molecules or reads.")
     if negative.number:
-        return (
+        return Judged(
             f"has negative values (such as {least:g}; {negative.number / size:.1%} of those other than 0), as after "
             "scaling to unit variance. Expected non-negative integers; name the layer with raw counts, data.layer=..."
         )
     if fractional.number:
         share = f"{fractional.number / size:.1%} of those above 0"
         found = f"has values that are no integers (such as {fractional.example:.6g}; {share})."
-        looks_like = _normalised(counts) if greatest <= LARGEST_LOG else None
-        return f"{found} {looks_like or NAME_THE_LAYER}"
+        looks_like = _normalised(counts, aliased) if greatest <= LARGEST_LOG else None
+        return Judged(f"{found} {looks_like or NAME_THE_LAYER}")
     if greatest > LARGEST_COUNT:
-        return f"has a value of {greatest:.0f}; a count above {LARGEST_COUNT:,} is none, and float32 cannot hold it."
-    return None
+        return Judged(
+            f"has a value of {greatest:.0f}; a count above {LARGEST_COUNT:,} is none, and float32 cannot hold it."
+        )
+    return Judged(None, uneven.number)
 
 
 @dataclass
@@ -119,18 +142,22 @@ class _Kind:
         self.number += number
 
 
-def _normalised(counts: Iterable[sp.csr_matrix]) -> str | None:
+def _normalised(counts: Iterable[sp.csr_matrix], aliased: Callable[[], bool]) -> str | None:
     """Say that values look like log1p, and the way back from it; None if they do not."""
     total = normalised_to(counts)
     exact = np.concatenate([restore(part).exact for part in counts])
     filled = np.concatenate([np.diff(part.indptr) > 0 for part in counts])
     if total is None and exact[filled].mean() < 0.5:
         return None
-    message = (
-        f"These look like log1p of counts normalised to {'one total' if total is None else f'{total:,.0f}'}: "
-        "usually `a.X = a.layers['counts']` followed by `normalize_total` and `log1p`, which overwrites the layer, "
-        "because both names hold the same matrix. Write `a.X = a.layers['counts'].copy()` and make the file again"
-    )
+    message = f"These look like log1p of counts normalised to {'one total' if total is None else f'{total:,.0f}'}"
+    if aliased():
+        message += (
+            ", and X holds the same: usually `a.X = a.layers['counts']` followed by `normalize_total` and `log1p`, "
+            "which overwrites the layer, because both names hold the same matrix. Write `a.X = "
+            "a.layers['counts'].copy()` and make the file again"
+        )
+    else:
+        message += ". Expected raw counts: name what has them with data.layer=..., or make the file again"
     if exact.all():
         return f"{message}; or restore the counts with data.restore_counts=true, which is exact for every cell here."
     return f"{message}. Restoring is not exact for {(~exact).sum():,} of {exact.size:,} cells, so it is refused."

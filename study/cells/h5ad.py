@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +13,10 @@ import pandas as pd
 from anndata.io import read_elem, sparse_dataset
 
 from study.cells.sheet import Sheet, named
+from study.cells.unreadable import EXPECTED, check_file, opened, probe, said
 from study.errors import InputError, nearest
 
-# Touches all that a broken file can crash HDF5 with (its attributes and strings); run in a process of its own.
-PROBE = """
-import sys, h5py
-def touch(name, item):
-    dict(item.attrs)
-    if isinstance(item, h5py.Dataset) and item.dtype.kind == "O":
-        item[()]
-with h5py.File(sys.argv[1]) as file:
-    dict(file.attrs)
-    file.visititems(touch)
-"""
-PROBE_SECONDS = 300
-EXPECTED = "Expected an h5ad file, as AnnData.write_h5ad writes it."
+NO_LAYER, RAW = "null", "raw"  # what data.layer calls X, and .raw where no layer is called so
 
 
 @dataclass(frozen=True)
@@ -44,7 +29,7 @@ class Stored:
 
     def __getitem__(self, rows: slice) -> Any:
         """Read some consecutive rows; raise `InputError` if the file is broken there."""
-        with _opened(self.path) as file:
+        with opened(self.path) as file:
             element = file[self.element]
             if isinstance(element, h5py.Dataset):
                 return element[rows]
@@ -69,81 +54,59 @@ def open_h5ad(path: Path, layer: str | None, matrix: bool = True) -> Sheet:
         If the file is missing, cannot be read, is no h5ad, or lacks the layer.
     """
     check_file(path)
-    _probe(path, path.stat().st_mtime_ns)
-    with _opened(path) as file:
+    probe(path)
+    with opened(path) as file:
         if missing := [name for name in ("obs", "var") if name not in file]:
             raise InputError(f"{path}: is no h5ad, for it has no {' and no '.join(missing)}. {EXPECTED}")
         if not isinstance(file["obs"], h5py.Group):
             raise InputError(f"{path}: an anndata before 0.7 wrote it. Read it with anndata and write it again.")
-        obs, var = _frame(file, "obs"), _frame(file, "var")
-        values = _matrix(path, _element(file, layer, path)) if matrix else None
-        layers = tuple(file.get("layers", ()))
+        obs, unread = _frame(file, "obs")
+        var, _ = _frame(file, "var" if layer != RAW or RAW in file.get("layers", ()) else "raw/var")
+        elements = _elements(file)
+        values = _matrix(path, file[_chosen(elements, layer, path)]) if matrix else None
     shape = getattr(values, "shape", None)
     if matrix and shape != (len(obs), len(var)):
         raise InputError(
             f"{path}: {named(layer)} has shape {shape}, expected {len(obs):,} cells x {len(var):,} genes. "
             "Write it again."
         )
-    return Sheet(str(path), obs, pd.Index(var.index), values, layers, var)
+    others = {name: partial(_read, path, element) for name, element in elements.items() if name != (layer or NO_LAYER)}
+    return Sheet(str(path), obs, pd.Index(var.index), values, others if matrix else {}, var, unread)
 
 
-def check_file(path: Path) -> None:
-    """Raise `InputError` unless a file is there, can be read, and is HDF5."""
+def _read(path: Path, element: str) -> Any:
+    with opened(path) as file:
+        return _matrix(path, file[element])
+
+
+def _frame(file: h5py.File, name: str) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Read obs or var, and say which of its columns cannot be read and why; the index must be.
+
+    Codes whose names lie elsewhere in the file, as converters from R leave them, get these.
+    """
+    unread: dict[str, str] = {}
     try:
-        there = path.exists()
-    except OSError as error:  # a folder that may not be searched, or a name that is too long
-        raise InputError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
-    if not there:
-        beside = [p.name for p in sorted(path.parent.glob("*.h5ad"))] if path.parent.is_dir() else []
-        raise InputError(f"{path}: no such file.{nearest(path.name, beside)} {EXPECTED}")
-    if not path.is_file():
-        raise InputError(f"{path}: is a folder. {EXPECTED}")
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
-    if not start:
-        raise InputError(f"{path}: is empty (0 bytes). {EXPECTED}")
-    if not h5py.is_hdf5(path):
-        raise InputError(f"{path}: is no h5ad (it starts with {start!r}, which is not HDF5). {EXPECTED}")
-
-
-@cache
-def _probe(path: Path, _modified: int) -> None:
-    """Refuse a file that would crash or hang this process; errors that can be caught are left to its reading."""
-    command = [sys.executable, "-c", PROBE, str(path)]
-    try:
-        crashed = subprocess.run(command, capture_output=True, timeout=PROBE_SECONDS, check=False).returncode < 0
-    except subprocess.TimeoutExpired:
-        crashed = True
-    if crashed:
-        raise InputError(f"{path}: is broken (the HDF5 library crashes on it). {EXPECTED} Copy or write it again.")
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    """Open a file; what goes wrong while it is read becomes one message."""
-    try:
-        with h5py.File(path) as file:
-            yield file
-    except InputError:
-        raise
-    except Exception as error:  # whatever broken bytes provoke in HDF5 and anndata
-        found = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise InputError(f"{path}: is broken or truncated ({found}). {EXPECTED} Copy or write it again.") from error
-
-
-def _frame(file: h5py.File, name: str) -> pd.DataFrame:
-    """Read obs or var; codes whose names lie elsewhere in the file, as converters from R leave them, get these."""
-    frame: pd.DataFrame = read_elem(file[name])
-    lost = [key for key in frame if pd.api.types.is_integer_dtype(frame[key])]
-    for key in lost:
+        frame: pd.DataFrame = read_elem(file[name])
+    except Exception:  # whatever one broken column provokes: the others may be whole
+        frame, unread = _column_by_column(file[name])
+    for key in [key for key in frame if pd.api.types.is_integer_dtype(frame[key])]:
         names = file.get(f"{name}/__categories/{key}", file.get(f"uns/{key}_categories"))
         codes = frame[key].to_numpy(dtype=np.int64, na_value=-1).clip(-1)  # R's missing integer is far below
         if isinstance(names, h5py.Dataset) and names.ndim == 1 and codes.max(initial=-1) < len(names):
-            frame[key] = np.append(read_elem(names).astype(str).astype(object), None)[codes]
-    return frame
+            texts = names.asstr() if h5py.check_string_dtype(names.dtype) else names
+            frame[key] = np.array([*map(str, texts[()]), None], dtype=object)[codes]
+    return frame, unread
+
+
+def _column_by_column(group: h5py.Group) -> tuple[pd.DataFrame, dict[str, str]]:
+    index = group.attrs["_index"]
+    columns, unread = {}, {}
+    for key in group.attrs["column-order"]:
+        try:
+            columns[key] = pd.Series(read_elem(group[key]))
+        except Exception as error:
+            unread[key] = said(error)
+    return pd.DataFrame(columns).set_axis(pd.Index(read_elem(group[index]))), unread
 
 
 def _matrix(path: Path, element: h5py.Group | h5py.Dataset) -> Any:
@@ -163,12 +126,17 @@ def _matrix(path: Path, element: h5py.Group | h5py.Dataset) -> Any:
     return Stored(path, element.name, shape)
 
 
-def _element(file: h5py.File, layer: str | None, path: Path) -> h5py.Group | h5py.Dataset:
-    layers = list(file.get("layers", {}))
-    if layer is None and "X" in file:
-        return file["X"]
-    if layer is not None and layer in layers:
-        return file["layers"][layer]
-    missing = "no X" if layer is None else f"no layer {layer!r} (data.layer).{nearest(layer, layers)}"
-    has = ", ".join([*(["X (data.layer=null)"] if "X" in file else []), *map(repr, layers)])
+def _elements(file: h5py.File) -> dict[str, str]:
+    """Return where the matrices of a file are, by the `data.layer` that names them."""
+    found = {NO_LAYER: "X"} if "X" in file else {}
+    found |= {RAW: "raw/X"} if "raw/X" in file and "raw/var" in file else {}
+    return found | {name: f"layers/{name}" for name in file.get("layers", ())}
+
+
+def _chosen(elements: dict[str, str], layer: str | None, path: Path) -> str:
+    wanted = layer or NO_LAYER
+    if wanted in elements:
+        return elements[wanted]
+    missing = "no X" if layer is None else f"no layer {layer!r} (data.layer).{nearest(layer, list(elements))}"
+    has = ", ".join(named(None if name == NO_LAYER else name) + f" (data.layer={name})" for name in elements)
     raise InputError(f"{path}: has {missing} It has: {has or 'no matrix'}. Choose one with data.layer=...")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,20 +13,35 @@ from study.errors import InputError, few, nearest
 
 @dataclass(frozen=True)
 class Sheet:
-    """One source as it was read: annotation of cells, names of genes, a matrix to slice by rows, names of layers.
+    """One source as it was read.
 
-    `var` is the annotation of genes, where there is any; its index has their names as they are in the file.
+    Attributes
+    ----------
+    obs, genes, matrix
+        Annotation of cells, names of genes, and a matrix to slice by rows.
+    others
+        The other matrices of the file, by the `data.layer` that names them (X: 'null'), each read when it is asked for.
+    var
+        Annotation of genes, where there is any; its index has their names as they are in the file.
+    unread
+        Columns of obs that cannot be read, and why.
     """
 
     where: str
     obs: pd.DataFrame
     genes: pd.Index
     matrix: Any
-    layers: tuple[str, ...] = ()
+    others: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
     var: pd.DataFrame = field(default_factory=pd.DataFrame)
+    unread: Mapping[str, str] = field(default_factory=dict)
 
     def column(self, key: str, option: str) -> pd.Series:
         """Return a column of obs; raise `InputError` naming its nearest neighbour if there is none."""
+        if key in self.unread:
+            raise InputError(
+                f"{self.where}: the column {key!r} of obs (data.{option}) cannot be read ({self.unread[key]}). "
+                "Write it again, or choose another with data." + f"{option}=..."
+            )
         if key not in self.obs.columns:
             names = [str(name) for name in self.obs.columns]
             raise InputError(
@@ -36,5 +52,5 @@ class Sheet:
 
 
 def named(layer: str | None) -> str:
-    """Name a layer, or X, in a message."""
-    return "X" if layer is None else f"layer {layer!r}"
+    """Name a layer, X or raw in a message."""
+    return {None: "X", "raw": ".raw"}.get(layer, f"layer {layer!r}")

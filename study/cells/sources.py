@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
 
-from study.cells.counts import CountMatrix, problem, restore
-from study.cells.genes import name_genes
+from study.cells.counted import with_counts
+from study.cells.findings import Findings
 from study.cells.h5ad import check_file, open_h5ad
 from study.cells.names import as_text, spelled
-from study.cells.sheet import Sheet, named
+from study.cells.sheet import Sheet
 from study.cells.simulation import simulate
 from study.config import DataConfig
-from study.errors import InputError, few
+from study.errors import InputError
 from study.files import sha256_of
 
 BUILT_IN = ("self", "none")  # queries that every study has
-
-
-@dataclass(frozen=True)
-class Findings:
-    """What reading found: problems forbid a study, warnings do not."""
-
-    problems: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def refuse(self) -> None:
-        """Raise an `InputError` that joins the problems, if there are any."""
-        if self.problems:
-            raise InputError("\n".join(dict.fromkeys(self.problems)))
 
 
 def query_names(config: DataConfig) -> tuple[str, ...]:
@@ -66,9 +53,16 @@ def datasets(config: DataConfig) -> tuple[str, ...]:
     if config.source == "simulated":
         assert config.simulate is not None
         return tuple(config.simulate.queries)
-    sheet = pbmc68k() if config.source == "pbmc68k" else open_h5ad(_paths(config)[""], None, matrix=False)
-    values = spelled(as_text(sheet.column(config.dataset_key, "dataset_key")), config)
-    return tuple(sorted(set(values) - {"", *reference_values(config)}))
+    if isinstance(config.path, dict):
+        return tuple(config.path)
+    paths = [] if config.source == "pbmc68k" else _paths(config).values()
+    sheets = [open_h5ad(path, None, matrix=False) for path in paths] or [pbmc68k()]
+    values = {value for sheet in sheets for value in spelled(_dataset(sheet, config), config)}
+    return tuple(sorted(values - {"", *reference_values(config)}))
+
+
+def _dataset(sheet: Sheet, config: DataConfig) -> np.ndarray:
+    return as_text(sheet.column(config.dataset_key, "dataset_key"))
 
 
 def reference_values(config: DataConfig) -> tuple[str, ...]:
@@ -84,10 +78,15 @@ def read_sheets(config: DataConfig, findings: Findings) -> list[Sheet]:
     -------
     All sheets; none if one of them cannot be used at all.
     """
-    sheets = [_with_counts(opened, config, findings) for opened in _opened(config, findings)]
+    sheets = [with_counts(opened, config, findings) for opened in _opened(config, findings)]
     usable = [sheet for sheet in sheets if sheet is not None]
-    expected = 1 + len(config.query_paths) if config.source == "separate" else 1
-    return usable if len(usable) == expected else []
+    return usable if len(usable) == _number_of(config) else []
+
+
+def _number_of(config: DataConfig) -> int:
+    if config.source == "separate":
+        return 1 + len(config.query_paths)
+    return len(config.files) if config.source == "combined" else 1
 
 
 def content_of(config: DataConfig) -> dict[str, str]:
@@ -141,54 +140,25 @@ def _opened(config: DataConfig, findings: Findings) -> Iterator[Sheet]:
         for dataset, path in _paths(config).items():
             try:
                 sheet = open_h5ad(path, config.layer)
+                yield replace(sheet, obs=sheet.obs.assign(**_named(sheet, dataset, config)))
             except InputError as error:
                 findings.problems.append(str(error))
-                continue
-            made = {} if config.source == "combined" else {config.dataset_key: dataset}
-            yield replace(sheet, obs=sheet.obs.assign(**made))
 
 
-def _with_counts(sheet: Sheet, config: DataConfig, findings: Findings) -> Sheet | None:
-    """Check names and values; return the sheet with its matrix as `Counts`."""
-    sheet = name_genes(sheet, config, findings.warnings)
-    for what, names, mend in (("cell", sheet.obs.index, "obs"), ("gene", sheet.genes, "var")):
-        if twice := names[names.duplicated()].unique().astype(str).tolist():
-            findings.problems.append(
-                f"{sheet.where}: {len(twice):,} {what} names occur more than once ({few(twice)}). "
-                f"Expected unique ones; `adata.{mend}_names_make_unique()` makes them so, where the {what}s do differ."
-            )
-    where = f"{sheet.where}: {named(config.layer)}"
-    if 0 in sheet.matrix.shape:
-        findings.problems.append(
-            f"{sheet.where}: has {sheet.matrix.shape[0]:,} cells and {sheet.matrix.shape[1]:,} genes."
-        )
-        return None
-    counts = CountMatrix(sheet.matrix)
-    try:
-        wrong = problem(counts)
-    except ValueError as error:
-        findings.problems.append(f"{where} cannot be used: {error}. Expected raw counts.")
-        return None
-    except InputError as error:
-        findings.problems.append(str(error))
-        return None
-    if wrong is not None and config.restore_counts and all(restore(part).exact.all() for part in counts):
-        findings.warnings.append(f"{where}: raw counts restored from log1p values, exact in every cell.")
-        counts, wrong = replace(counts, restored=True), None
-    if wrong is not None:
-        others = [layer for layer in sheet.layers if layer != config.layer]
-        hint = f" The file has other layers: {few(others)}." if others else ""
-        findings.problems.append(f"{where} {wrong}{hint}")
-    if sheet.genes.has_duplicates:
-        return None
-    return replace(sheet, matrix=counts)
+def _named(sheet: Sheet, dataset: str, config: DataConfig) -> dict[str, object]:
+    """The column of datasets where the configuration names it: of a whole file, or of all but its reference."""
+    if config.source == "separate":
+        return {config.dataset_key: dataset}
+    if not isinstance(config.path, dict):
+        return {}
+    values = spelled(_dataset(sheet, config), config)
+    return {config.dataset_key: np.where(np.isin(values, ["", *reference_values(config)]), values, dataset)}
 
 
 def _paths(config: DataConfig) -> dict[str, Path]:
-    """The h5ad files, the reference first, by the dataset that they hold (all: '')."""
+    """The h5ad files, the reference first, by the dataset that they hold (all: ''; of several, by number or name)."""
     if config.source == "combined":
-        assert config.path is not None  # the configuration saw to it
-        return {"": config.path}
+        return {"": config.path} if isinstance(config.path, Path) else config.files
     assert config.reference is not None
     reference = reference_values(config)[0]
     if reference in config.query_paths:

@@ -16,8 +16,9 @@ import scipy.sparse as sp
 
 from study.cells.alignment import Source, annotation, read_source
 from study.cells.chunks import Rows, spool
+from study.cells.findings import Findings
 from study.cells.prepared import SCHEMA, Cells, load_cells, save_cells
-from study.cells.sources import Findings, content_of, query_names
+from study.cells.sources import content_of, query_names
 from study.config import DataConfig, QuerySpec, dump
 from study.errors import InputError, few, nearest
 from study.files import explained

@@ -89,7 +89,11 @@ class DataConfig(Model):
     source: Literal["pbmc68k", "simulated", "combined", "separate"] = Field(
         description="bundled cells, simulated ones, one h5ad for all, or one for the reference and one per query"
     )
-    path: Path | None = Field(None, description="one h5ad with reference and queries (source: combined)")
+    path: Path | tuple[Path, ...] | dict[str, Path] | None = Field(
+        None,
+        description="one h5ad with reference and queries, or several that each hold the same reference and a query, "
+        "in a list or by the names of their queries (source: combined)",
+    )
     reference: Path | None = Field(None, description="h5ad of the reference (source: separate)")
     query_paths: dict[str, Path] = Field(default_factory=dict, description="h5ad of each query (source: separate)")
     simulate: SimulateConfig | None = Field(None, description="what to simulate (source: simulated)")
@@ -108,7 +112,8 @@ class DataConfig(Model):
         None, description="column of var to take gene names from, in each file that has it; the index if absent"
     )
     strip_gene_version: StrictBool = Field(False, description="take Ensembl names without the version (.N) at the end")
-    layer: str | None = Field(None, description="layer with raw counts; X if absent")
+    layer: str | None = Field(None, description="layer with raw counts, or 'raw' for those in .raw; X if absent")
+    drop_duplicates: StrictBool = Field(False, description="leave out query cells that the reference has too")
     genes: Count | Literal["all"] = Field("all", description="all shared genes, or so many highly variable ones")
     queries: dict[str, QuerySpec] = Field(default_factory=dict, description="queries and twins; each query if empty")
     restore_counts: bool = Field(False, description="restore raw counts from log1p values where that is exact")
@@ -122,6 +127,21 @@ class DataConfig(Model):
         for key in needed.get(self.source, []):
             if not getattr(self, key):
                 raise ValueError(f"data.source={self.source} needs data.{key}; give it, as in 'data.{key}=...'")
+        return self
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The h5ad files of a combined source, by the query that each holds; by numbers where files are not named."""
+        if isinstance(self.path, dict):
+            return self.path
+        paths = self.path if isinstance(self.path, tuple) else () if self.path is None else (self.path,)
+        return {str(number): path for number, path in enumerate(paths)}
+
+    @model_validator(mode="after")
+    def _each_file_once(self) -> Self:
+        paths = list(self.files.values())
+        if twice := [str(path) for i, path in enumerate(paths) if path in paths[:i]]:
+            raise ValueError(f"path has {twice[0]} more than once; each file is one query, so name it once")
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from study.cells.counts import as_csr, normalised_to, problem, restore
+from study.cells.counts import as_csr, judge, normalised_to, restore
 
 
 def poisson(cells: int = 40, genes: int = 50, mean: float = 3.0, seed: int = 0) -> np.ndarray:
@@ -25,13 +25,13 @@ def test_any_form_and_type_gives_the_same_counts(form, dtype):
     assert isinstance(found, sp.csr_matrix)
     assert found.has_canonical_format
     np.testing.assert_array_equal(found.toarray(), expected)
-    assert problem(found) is None
+    assert judge(found).problem is None
 
 
 def test_bool_is_counts_of_one():
     found = as_csr(sp.csc_matrix(poisson() > 2))
     assert set(found.data) == {1.0}
-    assert problem(found) is None
+    assert judge(found).problem is None
 
 
 def test_duplicates_are_summed_and_stored_zeros_removed():
@@ -67,24 +67,24 @@ def test_what_is_no_matrix_of_numbers_is_refused(matrix):
 def test_one_wrong_value_is_found_and_named(value, said):
     matrix = poisson().astype(np.float64)
     matrix[7, 9] = value
-    assert said in str(problem(as_csr(matrix)))
+    assert said in str(judge(as_csr(matrix)).problem)
 
 
 def test_all_zero_is_no_data():
-    assert "no value above 0" in str(problem(as_csr(np.zeros((4, 4)))))
+    assert "no value above 0" in str(judge(as_csr(np.zeros((4, 4)))).problem)
 
 
 def test_integers_that_float32_cannot_hold_are_not_rounded_in_silence():
     matrix = poisson().astype(np.int64)
     matrix[0, 0] = 2**24 + 1
-    assert "16777217" in str(problem(as_csr(matrix)))
+    assert "16777217" in str(judge(as_csr(matrix)).problem)
 
 
 @pytest.mark.parametrize("total", [1e4, 1e6, 500])
 def test_log1p_is_recognised_by_its_total_and_restored_exactly(total):
     counts = poisson(mean=1.0)
     found = logged(counts, total)
-    message = str(problem(found))
+    message = str(judge(found).problem)
     assert f"log1p of counts normalised to {total:,.0f}" in message
     assert "a.X = a.layers['counts']" in message
     assert "data.restore_counts=true" in message
@@ -97,7 +97,7 @@ def test_log1p_is_recognised_after_genes_were_chosen():
     counts = poisson(genes=200, mean=1.0)
     found = as_csr(logged(counts)[:, :60])
     assert normalised_to(found) is None
-    assert "log1p of counts normalised to one total" in str(problem(found))
+    assert "log1p of counts normalised to one total" in str(judge(found).problem)
     np.testing.assert_array_equal(restore(found).counts.toarray(), counts[:, :60])
 
 
@@ -106,7 +106,7 @@ def test_cells_whose_smallest_count_is_not_one_are_refused():
     counts[4] = np.where(counts[4] > 0, counts[4] + 1, 0)  # 2, 3, 4 ...: the ratios are no integers
     found = logged(counts)
     assert restore(found).exact.sum() == len(counts) - 1
-    assert "not exact for 1 of 40 cells" in str(problem(found))
+    assert "not exact for 1 of 40 cells" in str(judge(found).problem)
 
 
 def test_cells_with_too_few_genes_to_tell_are_refused():
@@ -124,10 +124,10 @@ def test_a_broken_value_is_not_restored():
 
 def test_fractions_that_are_no_logarithms_are_not_called_so():
     matrix = np.random.default_rng(0).gamma(2, 2, size=(40, 50))
-    message = str(problem(as_csr(matrix)))
+    message = str(judge(as_csr(matrix)).problem)
     assert "log1p" not in message
     assert "100.0%" in message
-    assert "log1p" not in str(problem(as_csr(matrix * 1000)))
+    assert "log1p" not in str(judge(as_csr(matrix * 1000)).problem)
 
 
 def test_scanpy_makes_the_aliased_layer_that_is_recognised():
@@ -138,5 +138,5 @@ def test_scanpy_makes_the_aliased_layer_that_is_recognised():
     scanpy.pp.normalize_total(cells, target_sum=1e4)
     scanpy.pp.log1p(cells)
     found = as_csr(cells.layers["counts"])
-    assert "normalised to 10,000" in str(problem(found))
+    assert "normalised to 10,000" in str(judge(found).problem)
     np.testing.assert_array_equal(restore(found).counts.toarray(), counts)
