@@ -13,7 +13,7 @@ from study.cells.genes import shared_genes
 from study.cells.joining import join
 from study.cells.names import as_text, numbers_in_files, put_together, spelled, twice_spelled
 from study.cells.prepared import UNLABELLED, Annotation
-from study.cells.roles import datasets_in_two_files, in_two_roles, repeated, unequal_references
+from study.cells.roles import datasets_in_two_files, one_role, repeated, unequal_references
 from study.cells.sheet import Sheet
 from study.cells.sources import read_sheets, reference_values
 from study.config import DataConfig
@@ -53,23 +53,14 @@ def read_source(config: DataConfig) -> tuple[Source | None, Findings]:
     sheets = read_sheets(config, findings)
     if not sheets:
         return None, findings
-    dataset = _texts(sheets, config, "dataset_key", findings)
-    is_reference = np.isin(dataset, reference_values(config))
-    _check_datasets(config, dataset, is_reference, findings)
-    if isinstance(config.path, tuple):
-        findings.problems += datasets_in_two_files(sheets, dataset, is_reference)
-    label = _labels(config, sheets, is_reference, findings)
-    batch = np.full(len(dataset), "all", dtype=object)
-    if config.batch_key is not None:
-        batch = _texts(sheets, config, "batch_key", findings)
-        _check_batches(config, batch, is_reference, findings)
+    dataset, is_reference, label, batch = _annotated(config, sheets, findings)
     shared = shared_genes(sheets, config, findings.problems, findings.warnings)
     if findings.problems:
         return None, findings
     again = repeated(sheets, is_reference, config)
     counts, genes, prints = join(config, sheets, shared, is_reference, again, findings)
     if again.any():
-        findings.problems += unequal_references(sheets, is_reference, label, prints)
+        findings.problems.extend(unequal_references(sheets, is_reference, label, prints))
     if findings.problems:
         return None, findings
     names = _cell_names(prints.names[~again], dataset[~again])
@@ -84,13 +75,7 @@ def read_source(config: DataConfig) -> tuple[Source | None, Findings]:
     if len(set(label[reference])) < 2:
         findings.problems.append("fewer than 2 classes of the reference have cells with any count. Use more genes.")
         return None, findings
-    both, problems, warnings = in_two_roles(prints, reference, query, dataset, label)
-    findings.warnings += warnings
-    if config.drop_duplicates and len(both):
-        findings.warnings.append(f"{len(both):,} query cells that are reference cells too are left out.")
-        query = np.setdiff1d(query, both)
-    else:
-        findings.problems += problems
+    query = one_role(config, prints, reference, query, (dataset, label), findings)
     source = Source(
         counts=counts,
         genes=genes,
@@ -103,6 +88,23 @@ def read_source(config: DataConfig) -> tuple[Source | None, Findings]:
         files=tuple((sheet.where, len(sheet.genes), int(sheet.genes.isin(sheets[0].genes).sum())) for sheet in sheets),
     )
     return source, findings
+
+
+def _annotated(
+    config: DataConfig, sheets: list[Sheet], findings: Findings
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Dataset of all rows, which are reference cells, their labels and batches."""
+    dataset = _texts(sheets, config, "dataset_key", findings)
+    is_reference = np.isin(dataset, reference_values(config))
+    _check_datasets(config, dataset, is_reference, findings)
+    if isinstance(config.path, tuple):
+        findings.problems.extend(datasets_in_two_files(sheets, dataset, is_reference))
+    label = _labels(config, sheets, is_reference, findings)
+    batch = np.full(len(dataset), "all", dtype=object)
+    if config.batch_key is not None:
+        batch = _texts(sheets, config, "batch_key", findings)
+        _check_batches(config, batch, is_reference, findings)
+    return dataset, is_reference, label, batch
 
 
 def _texts(sheets: list[Sheet], config: DataConfig, option: str, findings: Findings) -> np.ndarray:

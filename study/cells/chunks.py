@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+
+from study.errors import InputError
 
 VALUES = 2**24  # of a chunk, zeros included: 128 MiB where a file holds it dense and in float64
 DATA = np.dtype("<f4")
@@ -92,7 +97,7 @@ def spool(parts: Iterable[sp.csr_matrix], n_columns: int) -> sp.csr_matrix:
     A matrix over the read-only, memory-mapped files: the system may take their memory back at any time, and they are
     gone with the matrix. They are in the folder for temporary files (TMPDIR).
     """
-    with TemporaryFile() as data, TemporaryFile() as indices, TemporaryFile() as wide:
+    with _room(), TemporaryFile() as data, TemporaryFile() as indices, TemporaryFile() as wide:
         indptr = pointers(write(parts, data, indices, np.int32))
         narrow = _mapped(indices, np.int32)
         if indptr.dtype != np.int32:
@@ -100,6 +105,23 @@ def spool(parts: Iterable[sp.csr_matrix], n_columns: int) -> sp.csr_matrix:
                 wide.write(narrow[part].astype(np.int64).data)
             narrow = _mapped(wide, np.int64)
         return assemble(_mapped(data, DATA), narrow, indptr, n_columns)
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Say where there is no room for temporary files, and how to name another place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        folder = gettempdir()
+        free = shutil.disk_usage(folder).free / 2**20
+        raise InputError(
+            f"{folder}: no room for the counts while they are prepared ({error.strerror}; {free:,.0f} MiB are free, 8 "
+            "bytes for each count above 0 are needed, twice where data.genes is a number). Make room, or name another "
+            "folder with TMPDIR=..."
+        ) from error
 
 
 def _mapped(file: IO[bytes], dtype: npt.DTypeLike) -> np.ndarray:

@@ -21,6 +21,8 @@ def with_counts(sheet: Sheet, config: DataConfig, findings: Findings) -> Sheet |
                 f"{sheet.where}: {len(twice):,} {what} names occur more than once ({few(twice)}). "
                 f"Expected unique ones; `adata.{mend}_names_make_unique()` makes them so, where the {what}s do differ."
             )
+    for key, why in sheet.unread.items():
+        findings.warnings.append(f"{sheet.where}: the column {key!r} of obs cannot be read ({why}): left out.")
     where = f"{sheet.where}: {named(config.layer)}"
     if 0 in sheet.matrix.shape:
         findings.problems.append(

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from study.cells.findings import Findings
 from study.cells.fingerprint import Prints, example_of, found_in
 from study.cells.sheet import Sheet
 from study.config import DataConfig
@@ -77,48 +78,56 @@ def datasets_in_two_files(sheets: Sequence[Sheet], dataset: np.ndarray, is_refer
     ]
 
 
-def in_two_roles(
-    prints: Prints, reference: np.ndarray, query: np.ndarray, dataset: np.ndarray, label: np.ndarray
-) -> tuple[np.ndarray, list[str], list[str]]:
-    """Return which query cells are reference cells too, a problem for each query with such, and warnings.
+def one_role(
+    config: DataConfig,
+    prints: Prints,
+    reference: np.ndarray,
+    query: np.ndarray,
+    texts: tuple[np.ndarray, np.ndarray],
+    findings: Findings,
+) -> np.ndarray:
+    """Return the query cells that are no reference cells, in order.
 
     Parameters
     ----------
+    config
+        Whether query cells that the reference has too are left out; if not, they are a problem.
     prints
         Fingerprints of all cells.
     reference, query
         Their rows.
-    dataset, label
-        Of all cells.
-
-    Returns
-    -------
-    Rows of query cells that the reference has too; problems; warnings of queries that share cells and of reference
-    cells that are there twice.
+    texts
+        Dataset and label of all cells.
+    findings
+        Takes what is wrong, and warnings of queries that share cells and of reference cells that are there twice.
     """
-    mine, problems, warnings = prints[reference], [], []
-    both = [np.array([], dtype=np.int64)]
+    mine, (dataset, label) = prints[reference], texts
     seen: dict[str, Prints] = {}
+    both = np.zeros(len(query), dtype=bool)
     for name in sorted(set(dataset[query])):
-        rows = query[dataset[query] == name]
-        cells = prints[rows]
+        here = dataset[query] == name
+        cells = prints[query[here]]
         where = found_in(cells, mine)
-        if (where >= 0).any():
-            both.append(rows[where >= 0])
-            problems.append(
-                f"query {name!r}: {len(both[-1]):,} of its {len(rows):,} cells are reference cells too (same counts; "
-                f"{example_of(cells, mine, where)}). A cell is either. Leave them out of the query with "
+        both[here] = where >= 0
+        if (where >= 0).any() and not config.drop_duplicates:
+            findings.problems.append(
+                f"query {name!r}: {int((where >= 0).sum()):,} of its {len(where):,} cells are reference cells too (same "
+                f"counts; {example_of(cells, mine, where)}). A cell is either. Leave them out of the query with "
                 "data.drop_duplicates=true, or remove them from the file."
             )
         for other, others in seen.items():
             shared = found_in(cells, others)
             if (shared >= 0).any():
-                warnings.append(
+                findings.warnings.append(
                     f"queries {other!r} and {name!r} share {int((shared >= 0).sum()):,} cells (same counts; "
                     f"{example_of(cells, others, shared)})."
                 )
         seen[name] = cells
-    return np.concatenate(both), problems, [*warnings, *_twice(mine, label[reference])]
+    findings.warnings.extend(_twice(mine, label[reference]))
+    if config.drop_duplicates and both.any():
+        findings.warnings.append(f"{int(both.sum()):,} query cells that are reference cells too are left out.")
+        return query[~both]
+    return query
 
 
 def _twice(cells: Prints, label: np.ndarray) -> list[str]:

@@ -133,7 +133,7 @@ BAD = {
     "negative": Bad(("negative values (such as -2", "scaling", "data.layer="), cells=put(-2)),
     "fractional": Bad(("no integers (such as 1.5", "data.layer="), cells=put(1.5)),
     "log1p": Bad(
-        ("log1p of counts normalised to 10,000", "a.X = a.layers['counts']", "data.restore_counts=true"),
+        ("log1p of counts normalised to 10,000", "data.layer=...", "data.restore_counts=true"),
         cells=values(log1p),
     ),
     "log1p not exact": Bad(("log1p", "not exact for 1 of 60 cells"), cells=values(inexact)),
@@ -141,7 +141,7 @@ BAD = {
         ("not exact for 1 of 60 cells",), cells=values(inexact), config={"restore_counts": True}
     ),
     "log1p in X, counts in a layer": Bad(
-        ("X has values", "log1p", "The file has other layers: 'counts'"),
+        ("X has values", "log1p", "Raw counts are in this file: data.layer=counts."),
         cells=lambda c: AnnData(values(log1p)(c).X, obs=c.obs, var=c.var, layers={"counts": c.X}),
     ),
     "too large": Bad(("33554432", "float32"), cells=put(2**25)),
