@@ -111,8 +111,8 @@ def one_role(
         both[here] = where >= 0
         if (where >= 0).any() and not config.drop_duplicates:
             findings.problems.append(
-                f"query {name!r}: {int((where >= 0).sum()):,} of its {len(where):,} cells are reference cells too (same "
-                f"counts; {example_of(cells, mine, where)}). A cell is either. Leave them out of the query with "
+                f"query {name!r}: {int((where >= 0).sum()):,} of its {len(where):,} cells are reference cells too "
+                f"(same counts; {example_of(cells, mine, where)}). A cell is either. Leave them out of the query with "
                 "data.drop_duplicates=true, or remove them from the file."
             )
         for other, others in seen.items():

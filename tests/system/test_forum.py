@@ -81,3 +81,37 @@ def test_the_threads_mistake_is_caught_by_name(workplace: Workplace, tau: Path) 
     assert not list((workplace.folder / "studies").rglob("trials"))
     restored = workplace.call("check", "data=forum", f"data.path={spoilt}", "data.restore_counts=true", "--json")
     assert json.loads(restored.stdout)["fit"]
+
+
+QUERIES = """
+name: queries
+design: factorial
+factors:
+  query: {levels: all}
+replicates: 2
+folds: 2
+"""
+
+
+def test_three_joint_files_give_what_one_combined_file_gives(workplace: Workplace, tau: Path) -> None:
+    """The thread has three files, each with the whole reference and one query: check, run and transfer, bit for bit."""
+    cells = anndata.read_h5ad(tau)
+    paths = []
+    for name in ("query1", "query2", "query3"):
+        paths.append(tau.with_name(f"{name}.h5ad"))
+        cells[cells.obs["ds_ID"].isin(["ref", name])].copy().write_h5ad(paths[-1])
+    (workplace.folder / "search_spaces" / "queries.yaml").write_text(QUERIES)
+    small = ["space=queries", "scvi.max_epochs=1", "scvi.n_hidden=8", "scvi.n_latent=4", "scanvi.max_epochs=1"]
+    layouts = {"joint": f"data.path=[{','.join(map(str, paths))}]", "combined": f"data.path={tau}"}
+    found = {}
+    for name, path in layouts.items():
+        data = ["data=forum", path, f"name={name}", "controls=[]", *small]
+        assert json.loads(workplace.call("check", *data, "--json").stdout)["fit"]
+        workplace.call("run", *data)
+        study = workplace.folder / "studies" / name
+        workplace.call("export", *data)
+        workplace.call("transfer", *data, "query=query2")
+        results = {path.stem: json.loads(path.read_text())["metrics"] for path in study.glob("trials/*.json")}
+        found[name] = (results, (study / "transfer" / "query2" / "predictions.csv").read_text())
+    assert len(found["combined"][0]) == 6
+    assert found["joint"] == found["combined"]
