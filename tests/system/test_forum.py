@@ -10,6 +10,7 @@ import scanpy as sc
 
 from study.cells.sources import pbmc68k
 from study.config.composition import compose
+from study.trials.store import read_all
 from tests.system.conftest import Workplace
 
 
@@ -105,13 +106,14 @@ def test_three_joint_files_give_what_one_combined_file_gives(workplace: Workplac
     layouts = {"joint": f"data.path=[{','.join(map(str, paths))}]", "combined": f"data.path={tau}"}
     found = {}
     for name, path in layouts.items():
-        data = ["data=forum", path, f"name={name}", "controls=[]", *small]
+        data = ["data=forum", path, f"name={name}", *small]
         assert json.loads(workplace.call("check", *data, "--json").stdout)["fit"]
         workplace.call("run", *data)
         study = workplace.folder / "studies" / name
         workplace.call("export", *data)
         workplace.call("transfer", *data, "query=query2")
-        results = {path.stem: json.loads(path.read_text())["metrics"] for path in study.glob("trials/*.json")}
+        keys = [path.stem for path in study.glob("trials/*.json")]
+        results = {key: (one.metrics, one.confusion) for key, one in read_all(study, keys).items()}
         found[name] = (results, (study / "transfer" / "query2" / "predictions.csv").read_text())
     assert len(found["combined"][0]) == 6
     assert found["joint"] == found["combined"]
