@@ -137,12 +137,12 @@ def _opened(path: Path) -> Iterator[h5py.File]:
 def _frame(file: h5py.File, name: str) -> pd.DataFrame:
     """Read obs or var; codes whose names lie elsewhere in the file, as converters from R leave them, get these."""
     frame: pd.DataFrame = read_elem(file[name])
-    lost = [key for key in frame if pd.api.types.is_integer_dtype(frame[key])]
-    for key in lost:
+    for key in [key for key in frame if pd.api.types.is_integer_dtype(frame[key])]:
         names = file.get(f"{name}/__categories/{key}", file.get(f"uns/{key}_categories"))
         codes = frame[key].to_numpy(dtype=np.int64, na_value=-1).clip(-1)  # R's missing integer is far below
         if isinstance(names, h5py.Dataset) and names.ndim == 1 and codes.max(initial=-1) < len(names):
-            frame[key] = np.append(read_elem(names).astype(str).astype(object), None)[codes]
+            texts = names.asstr() if h5py.check_string_dtype(names.dtype) else names
+            frame[key] = np.array([*map(str, texts[()]), None], dtype=object)[codes]
     return frame
 
 
