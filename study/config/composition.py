@@ -66,14 +66,17 @@ def compose(overrides: Sequence[str] = ()) -> StudyConfig:
 def load(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     """Read a whole configuration from one YAML file (such as `best.yaml`) and apply overrides.
 
+    What is written there is meant as it stands: ``${...}`` was resolved when it was composed, and what is left of it is
+    a name of somebody's data.
+
     Raises
     ------
     InputError
         If the file is missing, is no YAML mapping, or does not validate.
     """
     try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = yaml.safe_load(path.read_bytes())
+    except (OSError, ValueError, yaml.YAMLError) as error:  # a day that no month has is a ValueError
         raise InputError(f"{path}: cannot be read as YAML ({error}); expected a file written by 'export'.") from None
     if not isinstance(values, dict):
         raise InputError(
@@ -83,11 +86,17 @@ def load(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     for override in overrides:
         _as_hydra(override)  # the same form is expected
     try:
-        merged = OmegaConf.merge(OmegaConf.create(values), OmegaConf.from_dotlist(list(overrides)))
-        values = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+        changes = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)), resolve=False)
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise InputError(f"{path} with overrides {list(overrides)}: {' '.join(str(error).split())}") from None
-    return validate(values, f"{path}: ")
+    return validate(_changed(values, changes), f"{path}: ")
+
+
+def _changed(values: Any, changes: Any) -> Any:
+    """Return values with changes: mappings key by key, anything else whole."""
+    if not (isinstance(values, dict) and isinstance(changes, dict)):
+        return changes
+    return {**values, **{key: _changed(values.get(key), change) for key, change in changes.items()}}
 
 
 def load_stored(name: str, root: Path) -> StudyConfig:

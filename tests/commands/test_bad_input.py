@@ -421,7 +421,7 @@ CASES = {
         "transfer --config best.yaml", ("best.yaml: scvi: is missing",), file("best.yaml", "name: half")
     ),
     "a transfer with a variable": Case(
-        "transfer --config best.yaml", ("best.yaml", "'nowhere' not found"), file("best.yaml", "name: ${nowhere}")
+        "transfer --config best.yaml", ("best.yaml: name", "'${nowhere}'"), file("best.yaml", "name: ${nowhere}")
     ),
     "a transfer with a broken override": Case(
         "transfer --config best.yaml 'scvi.n_latent=['", ("best.yaml", "scvi.n_latent=["), file("best.yaml", "name: a")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from study.config.composition import compose, load
+from study.config.composition import compose, load, load_stored, validate
 from study.config.values import dump
 from study.errors import InputError
 
@@ -78,6 +78,26 @@ def test_a_dumped_configuration_loads_again(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump({**dump(config), "chosen": {"reason": "best"}}))
     assert load(path) == config
     assert load(path, ["scvi.n_latent=8"]).scvi.n_latent == 8
+    changed = load(
+        path, ["scvi.extra.a=1", "data.queries={asis: {thin: 0.5}, new: {of: b}}", "outcomes=[train/recall]"]
+    )
+    assert (changed.scvi.n_latent, changed.scvi.extra, changed.outcomes) == (7, {"a": 1}, ("train/recall",))
+    assert changed.data.queries.keys() == {*config.data.queries, "new"}
+    assert changed.data.queries["asis"].thin == 0.5
+
+
+def test_what_is_stored_is_meant_as_it_stands(tmp_path: Path) -> None:
+    """Names of somebody's data may look like what Hydra would resolve, whole or broken."""
+    names = ("${name}", "${nowhere}", "${oc.env:HOME}", "${", "???", "\\${x}", "Zellen Ω")
+    values = dump(compose(["name=mine"]))
+    values["data"] |= {"name": "${data.name}", "queries": {name: {"of": name, "compose": {name: 1}} for name in names}}
+    config = validate(values)
+    path = tmp_path / "mine" / "config.yaml"
+    path.parent.mkdir()
+    for unicode in (False, True):
+        path.write_bytes(yaml.safe_dump(dump(config), allow_unicode=unicode).encode())
+        assert load_stored("mine", tmp_path) == config.model_copy(update={"root": tmp_path})
+        assert load(path, ["query_cells=9"]) == config.model_copy(update={"query_cells": 9})
 
 
 @pytest.mark.parametrize("content", ["", "- a list", "a: [", "scvi: 3", "!!python/object/apply:os.system ['true']"])
