@@ -1,6 +1,7 @@
 """From files to checked, aligned cells: which are reference and query, on which genes, with which labels and batches.
 
-In the order of flow: simulation, chunks, counts, sheet, h5ad, sources, prepared, alignment, twins, check.
+In the order of flow: simulation, chunks, counts, sheet, h5ad, sources, prepared, alignment, twins, check,
+places.
 """
 
 import lazy_loader

@@ -15,7 +15,7 @@ import h5py
 import pandas as pd
 from anndata.io import read_elem, sparse_dataset
 
-from study.cells.sheet import Sheet, named
+from study.cells.sheet import File, Sheet, named
 from study.errors import InputError, nearest
 
 # Touches all that a broken file can crash HDF5 with (its attributes and strings); run in a process of its own.
@@ -83,7 +83,7 @@ def open_h5ad(path: Path, layer: str | None, matrix: bool = True) -> Sheet:
             f"{path}: {named(layer)} has shape {shape}, expected {len(obs):,} cells x {len(var):,} genes. "
             "Write it again."
         )
-    return Sheet(str(path), obs, pd.Index(var.index), values, layers)
+    return Sheet(str(path), obs, pd.Index(var.index), values, layers, File(path, obs, var))
 
 
 def check_file(path: Path) -> None:

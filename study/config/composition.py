@@ -14,7 +14,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ValidationError as PydanticError
 
@@ -97,14 +97,14 @@ def load(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     return validate(values, f"{path}: ")
 
 
-def _overridden(values: dict[str, Any], overrides: Sequence[str], root: Path) -> DictConfig:
+def _overridden(values: dict[str, Any], overrides: Sequence[str], root: Path) -> Any:
     """Let Hydra apply overrides to values that it has not composed: first whole groups, then single keys."""
     written = {override: _as_hydra(override) for override in overrides}
     groups = {override: override.partition("=")[0] for override in overrides if override.partition("=")[0] in GROUPS}
     with initialize_config_dir(str(root / "conf"), version_base="1.3"):
         if groups:
             composed = hydra_compose("study", [_search_path(root), *(written[override] for override in groups)])
-            plain = OmegaConf.to_container(composed, resolve=False)
+            plain: Any = OmegaConf.to_container(composed, resolve=False)
             values = values | {key: plain[key] for name in groups.values() for key in SETTINGS.get(name, (name,))}
         ConfigStore.instance().store(WHOLE, values)
         return hydra_compose(WHOLE, [written[override] for override in overrides if override not in groups])

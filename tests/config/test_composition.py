@@ -85,7 +85,14 @@ def test_a_dumped_configuration_loads_again(tmp_path: Path) -> None:
     [
         ["resources.gpus=1", "resources=gpu_node", "++scvi.n_latent=8"],
         ["data=forum", "data.path=tau.h5ad", "data.queries={d: {of: 1244, thin: 0.5}}", "resources=laptop"],
-        ["model=forum", "+scanvi.extra.x='a, b'", "space=search", "tracking=server", "~scvi.extra", "resources=cluster"],
+        [
+            "model=forum",
+            "+scanvi.extra.x='a, b'",
+            "space=search",
+            "tracking=server",
+            "~scvi.extra",
+            "resources=cluster",
+        ],
     ],
 )
 def test_a_file_takes_the_overrides_that_conf_takes(tmp_path: Path, overrides: list[str]) -> None:
