@@ -123,13 +123,13 @@ def write_labelled(
     with files.writing(file.path) as aside:
         shutil.copyfile(file.source, aside)
         with h5py.File(aside, "r+") as copy:
-            cells = read_elem(copy["obs"][copy["obs"].attrs["_index"]]).astype(str)
+            cells = np.asarray(read_elem(copy["obs"][copy["obs"].attrs["_index"]]), dtype=str)
             if any((cells[one.places.row] != one.places.cell).any() for one in mine.values()):
                 raise InputError(
                     f"--into {file.source}: has other cells than when it was read. Give the command again."
                 )
             rows = len(cells)
-            names = _add(copy, "obs", {str(name): column.array for name, column in _obs(mine, rows).items()})
+            names = _add(copy, "obs", _obs(mine, rows))
             copy["obs"].attrs["column-order"] = [*copy["obs"].attrs["column-order"], *names.values()]
             spaces = _add(copy, "obsm", _latent(mine, called, rows))
     say_renamed(names, "obs", file.source.name, say)
@@ -155,10 +155,11 @@ def _add(copy: h5py.File, group: str, columns: Mapping[str, Any]) -> dict[str, s
     return names
 
 
-def _obs(mine: Mapping[str, Predicted], rows: int) -> pd.DataFrame:
+def _obs(mine: Mapping[str, Predicted], rows: int) -> dict[str, Any]:
     """Columns of `obs` for all cells of a file."""
     table = pd.concat(one.columns.set_axis(one.places.row) for one in mine.values()).reindex(np.arange(rows))
-    return table.astype({"scanvi_predicted": "category"})
+    called, confidence = table["scanvi_predicted"], table["scanvi_confidence"]
+    return {called.name: pd.Categorical(called), confidence.name: confidence.to_numpy()}
 
 
 def _latent(mine: Mapping[str, Predicted], called: Mapping[str, str], rows: int) -> dict[str, np.ndarray]:

@@ -219,13 +219,13 @@ def _train(
     def read_scvi(snapshot: Snapshot) -> None:
         kept["X_scVI"] = snapshot.model.get_latent_representation()
         states.append(state_of(snapshot.model))
-        snapshot.model.save(str(folder / "scvi_model"), overwrite=True)
+        _save(snapshot, cells, folder / "scvi_model")
 
     def read_scanvi(snapshot: Snapshot) -> None:
         kept["X_scANVI"] = snapshot.model.get_latent_representation()
         kept["probabilities"] = predict_probabilities(snapshot.model, cells)
         states.append(state_of(snapshot.model))
-        snapshot.model.save(str(folder / "scanvi_model"), overwrite=True)
+        _save(snapshot, cells, folder / "scanvi_model")
 
     say(f"training scVI, {epochs[0]} epochs on {parts.train.size:,} cells")
     pretrain(cells, parts, settings, 0, [epochs[0]], read_scvi, on)
@@ -254,12 +254,18 @@ def _map_query(
         probabilities = predict_probabilities(snapshot.model, cells, every)
         probabilities[: cells.n_reference] = reference.probabilities
         found.append(Transferred(probabilities, {"X_scANVI": snapshot.model.get_latent_representation(every)}))
-        snapshot.model.save(str(folder / "scanvi_model"), overwrite=True)
+        _save(snapshot, cells, folder / "scanvi_model")
 
     level = settings.scanvi.surgery_epochs
     say(f"mapping the query, {level} epochs on {cells.n_query:,} cells")
     operate(cells, parts, settings, 0, [level], read, on, state)
     return found[0]
+
+
+def _save(snapshot: Snapshot, cells: Cells, folder: Path) -> None:
+    """Save a model with the names of its genes, which training has no use for: who loads it may have others too."""
+    snapshot.model.adata.var_names = cells.genes.astype(str)
+    snapshot.model.save(str(folder), overwrite=True)
 
 
 def _all_cells(cells: Cells, batch_size: int) -> Split:
