@@ -69,9 +69,8 @@ def files_to_label(
         numbers = [at for at, sheet in enumerate(sheets) if sheet.file and sheet.file.path.samefile(source)]
         if not numbers:
             known = [str(sheet.file.path) for sheet in sheets if sheet.file]
-            raise InputError(
-                f"--into {source}: the cells do not come from this file. Expected one of those of `data`: {few(known)}."
-            )
+            expected = f"Expected one of those that they do: {few(known)}" if known else "They come from no file"
+            raise InputError(f"--into {source}: the cells do not come from this file. {expected}.")
         rows = {name: places.row[np.isin(places.sheet, numbers)] for name, places in queries.items()}
         names = tuple(name for name in queries if len(rows[name]))
         if not names:
@@ -158,8 +157,8 @@ def _add(copy: h5py.File, group: str, columns: Mapping[str, Any]) -> dict[str, s
 def _obs(mine: Mapping[str, Predicted], rows: int) -> dict[str, Any]:
     """Columns of `obs` for all cells of a file."""
     table = pd.concat(one.columns.set_axis(one.places.row) for one in mine.values()).reindex(np.arange(rows))
-    called, confidence = table["scanvi_predicted"], table["scanvi_confidence"]
-    return {called.name: pd.Categorical(called), confidence.name: confidence.to_numpy()}
+    called, confidence = "scanvi_predicted", "scanvi_confidence"
+    return {called: pd.Categorical(table[called]), confidence: table[confidence].to_numpy()}
 
 
 def _latent(mine: Mapping[str, Predicted], called: Mapping[str, str], rows: int) -> dict[str, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,10 @@ from anndata import AnnData, concat, read_h5ad
 from scvi.model import SCANVI
 
 from study.config.composition import compose
-from study.config.values import dump
-from study.errors import InputError
+from study.config.study import StudyConfig
 from study.files import file_names
+from study.studies.choice import Choice
+from study.studies.export import files_to_keep
 from study.studies.transfer import transfer_all
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -59,9 +59,7 @@ class Done:
     said: list[str]
 
 
-def transfer(root: Path, *overrides: str, into: tuple[Path, ...] = (), **data: Any) -> tuple[list[Path], list[str]]:
-    config = compose([*SMALL, f"root={root}", "name=it", *overrides])
-    config = config.model_copy(update={"data": config.data.model_validate(dump(config.data) | data)})
+def transfer(config: StudyConfig, *into: Path) -> tuple[list[Path], list[str]]:
     said: list[str] = []
     return list(transfer_all(config, said.append, into=into)), said
 
@@ -80,12 +78,15 @@ def separate(tmp_path_factory: pytest.TempPathFactory) -> Done:
     files = {name: folder / f"{name}.h5ad" for name in made}
     for name, cells in made.items():
         cells.write_h5ad(files[name], compression="gzip")
-    wrote, said = transfer(
-        *(folder, "data=separate", f"data.reference={files['reference']}", "data.layer=counts"),
-        f"data.query_paths={{qa: {files['qa']}, qb: {files['qb']}}}",
-        "data.queries={one: {of: qa}, both: {of: [qa, qb]}}",
-        into=(files["qb"],),
+    config = compose(
+        [
+            *(*SMALL, f"root={folder}", "name=it", "data=separate", "data.layer=counts"),
+            f"data.reference={files['reference']}",
+            f"data.query_paths={{qa: {files['qa']}, qb: {files['qb']}}}",
+            "data.queries={one: {of: qa}, both: {of: [qa, qb]}}",
+        ]
     )
+    wrote, said = transfer(config, files["qb"])
     return Done(folder / "it" / "transfer", files, wrote, said)
 
 
@@ -122,7 +123,7 @@ def test_the_h5ad_is_the_query_as_its_file_has_it(separate: Done) -> None:
     added = ["scanvi_batch", "scanvi_label", "scanvi_predicted", "scanvi_confidence"]
     pd.testing.assert_frame_equal(made.obs.drop(columns=added), mine.obs)
     pd.testing.assert_frame_equal(made.var, mine.var)
-    assert (made.X != mine.layers["counts"]).nnz == 0, "the counts, of all genes"
+    assert (mine.layers["counts"] != made.X).nnz == 0, "the counts, of all genes"
     assert {name: values.shape for name, values in made.obsm.items()} == {
         "X_scVI": (24, 3),
         "X_scANVI": (24, 3),
@@ -145,7 +146,7 @@ def test_queries_of_several_files_have_the_genes_that_these_share(separate: Done
     assert list(made.var_names) == genes
     pd.testing.assert_frame_equal(made.var, mine[0].var.loc[genes])
     counts = sp.vstack([one[:, genes].layers["counts"] for one in mine])
-    assert (made.X != counts).nnz == 0
+    assert (counts != made.X).nnz == 0
     assert list(made.obs.score) == [*mine[0].obs.score, *mine[1].obs.score]
     assert list(made.obs.flag[-2:]) == ["True", "False"], "text in one file, switches in the other"
     assert made.obs.scanvi_predicted.isna().sum() == 24
@@ -157,7 +158,7 @@ def test_the_line_of_the_docs_joins_them_to_ones_own_object(separate: Done, monk
     monkeypatch.chdir(separate.folder.parent)
     section = (DOCS / "own-data.md").read_text().partition("## Back into your own object")[2].partition("\n## ")[0]
     (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    assert len(code.strip().splitlines()) == 3, "two to read, and one that joins"
+    assert len(re.findall("^adata.obs =.*join.*$", code, re.MULTILINE)) == 1, "in one line"
     adata = read_h5ad(separate.files["qa"])
     before = adata.obs.copy()
     (separate.folder.parent / "query.h5ad").symlink_to(separate.files["qa"])
@@ -224,14 +225,16 @@ def test_names_of_queries_are_no_paths_and_all_of_their_cells_are_labelled(toy: 
     toy.obs["ds"] = pd.Categorical(toy.obs["ds"].map({"ref": "ref", "q1": "../../out", "q2": "x/y"}))
     toy.uns["kept"] = "yes"
     toy.write_h5ad(tmp_path / "toy.h5ad")
-    before = {path for path in tmp_path.rglob("*")}
+    before = set(tmp_path.iterdir())
     root = tmp_path / "deep" / "studies"
-    wrote, said = transfer(
-        *(root, "data=forum", f"data.path={tmp_path / 'toy.h5ad'}", "data.layer=null", "data.labels_key=label"),
-        *("data.dataset_key=ds", "data.batch_key=ds", "query_cells=5"),
-        into=(tmp_path / "toy.h5ad",),
+    config = compose(
+        [
+            *(*SMALL, f"root={root}", "name=it", "data=forum", f"data.path={tmp_path / 'toy.h5ad'}"),
+            *("data.layer=null", "data.labels_key=label", "data.dataset_key=ds", "data.batch_key=ds", "query_cells=5"),
+        ]
     )
-    assert {path for path in tmp_path.iterdir()} == {*before, tmp_path / "deep"}
+    wrote, said = transfer(config, tmp_path / "toy.h5ad")
+    assert set(tmp_path.iterdir()) == {*before, tmp_path / "deep"}
     assert list(root.iterdir()) == [root / "it"]
     called = file_names(["../../out", "x/y"])
     home = root / "it" / "transfer"
@@ -259,3 +262,7 @@ def test_names_of_queries_are_no_paths_and_all_of_their_cells_are_labelled(toy: 
     assert len(reference) == 30
     assert reference[["scanvi_predicted", "scanvi_confidence"]].isna().all(axis=None)
     assert "30 of 60 cells are labelled" in said[-1]
+    kept, queries = files_to_keep(config, Choice(config, (), (), pd.DataFrame(), ""))
+    assert queries == ["../../out", "x/y"]
+    assert {name.split("/")[1] for name in kept if name.startswith("models/")} == set(called.values())
+    assert {name.count("/") for name in kept} == {0, 2, 3}
