@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 
+import anndata
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -104,7 +105,8 @@ def write_predicted(
     for name, column in added.items():
         adata.obs[names[str(name)]] = column.set_axis(adata.obs_names)
     adata.obsm.update(predicted.embeddings)
-    with files.writing(cells) as aside:
+    # Text with gaps is written as such where a file has it; else anndata refuses, for the sake of older versions.
+    with files.writing(cells) as aside, anndata.settings.override(allow_write_nullable_strings=True):
         adata.write_h5ad(aside, compression="gzip")
 
 

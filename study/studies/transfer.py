@@ -17,7 +17,7 @@ import yaml
 
 from study import files
 from study.cells import Cells, Places, Sheet, open_sheets, own_queries, places_of, prepare, query_names
-from study.config import DataConfig, Settings, StudyConfig, dump
+from study.config import DataConfig, QuerySpec, Settings, StudyConfig, dump
 from study.errors import InputError, nearest
 from study.plan import Split, trials_of
 from study.studies.confusion import write_confusion
@@ -174,16 +174,23 @@ def transfer_query(
             found = _map_query(cells, config, on, folder, tell, found, state)
         tell("embedding and writing")
         found.embeddings["X_umap"] = umap.UMAP(random_state=0, n_jobs=1).fit_transform(found.embeddings["X_scANVI"])
-    reference, query = predicted_of(cells, sources.places, found.probabilities, found.embeddings)
-    write_predicted(folder / "reference.csv", folder / "reference.h5ad", sources.sheets, reference, tell)
-    write_predicted(folder / "predictions.csv", folder / "transfer.h5ad", sources.sheets, query, tell)
-    spec = config.data.queries.get(name)
-    if spec is not None and (spec.thin or spec.match_depth):
-        tell("transfer.h5ad has the counts of the file; those that were labelled are thinned")
-    write_confusion(folder, cells, found.probabilities)
+    query = _write(folder, config.data.queries.get(name), cells, sources, found, tell)
     # Last: a folder with it is whole, and these are the settings of its models.
     made = config.model_copy(update={"query": name})
     files.write(folder / "config.yaml", yaml.safe_dump(dump(made), sort_keys=False, allow_unicode=True).encode())
+    return query
+
+
+def _write(
+    folder: Path, spec: QuerySpec | None, cells: Cells, sources: Sources, found: Transferred, say: Callable[[str], None]
+) -> Predicted:
+    """Write what is said of reference and query; return the latter."""
+    reference, query = predicted_of(cells, sources.places, found.probabilities, found.embeddings)
+    write_predicted(folder / "reference.csv", folder / "reference.h5ad", sources.sheets, reference, say)
+    write_predicted(folder / "predictions.csv", folder / "transfer.h5ad", sources.sheets, query, say)
+    if spec is not None and (spec.thin or spec.match_depth):
+        say("transfer.h5ad has the counts of the file; those that were labelled are thinned")
+    write_confusion(folder, cells, found.probabilities)
     return query
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from anndata import AnnData, concat, read_h5ad
+from anndata import AnnData, concat, read_h5ad, settings
 from scvi.model import SCANVI
 
 from study.config.composition import compose
@@ -35,6 +35,7 @@ def cells_of(name: str, n: int, genes: list[str], seed: int) -> AnnData:
             "cell_type": pd.Categorical([f"T/{'AB'[i % 2]}" for i in range(n)]),
             "dataset": [f"{name} donor {i % 3}" for i in range(n)],  # not what the study calls so
             "score": random.random(n),
+            "well": pd.array([*map("well {}".format, range(n - 1)), None], dtype="string"),
             "flag": [True, False] * (n // 2) if name == "qb" else [f"note {i}" for i in range(n)],
         },
         index=[f"{i:04d}" for i in range(n)],
@@ -77,7 +78,8 @@ def separate(tmp_path_factory: pytest.TempPathFactory) -> Done:
     made["qb"].obs["scanvi_predicted"] = "mine"
     files = {name: folder / f"{name}.h5ad" for name in made}
     for name, cells in made.items():
-        cells.write_h5ad(files[name], compression="gzip")
+        with settings.override(allow_write_nullable_strings=True):
+            cells.write_h5ad(files[name], compression="gzip")
     config = compose(
         [
             *(*SMALL, f"root={folder}", "name=it", "data=separate", "data.layer=counts"),
