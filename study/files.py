@@ -1,19 +1,23 @@
-"""Files that are whole or not there: written aside, flushed, renamed; and known by their checksum."""
+"""Files that are whole or not there: written aside, flushed, renamed; known by their checksum; named safely."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from study.errors import WritingError
 
 ASIDE = ".tmp"
+PLAIN = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,78}[A-Za-z0-9_-])?")  # as a name of a file, on every system
+HASHED = re.compile(r".*-[0-9a-f]{12}")
 
 
 @contextmanager
@@ -73,6 +77,23 @@ def write(path: Path, content: bytes) -> str:
     with writing(path) as aside:
         aside.write_bytes(content)
     return sha256(content)
+
+
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """Return what files of some things are called by the names of these: no path, and no two alike.
+
+    It is the name itself where that is plain, else what is plain of it and a hash of all of it. Names that differ in
+    case alone get a hash too: some file systems take them for one.
+    """
+    known = list(dict.fromkeys(names))
+    alike = Counter(name.casefold() for name in known)
+    found = {}
+    for name in known:
+        # One that looks as if it had a hash gets one, or it could be what another name becomes.
+        plain = PLAIN.fullmatch(name) and not HASHED.fullmatch(name) and alike[name.casefold()] == 1
+        part = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._-")[:60]
+        found[name] = name if plain else f"{part or 'name'}-{sha256(name.encode())[:12]}"
+    return found
 
 
 def sha256(content: bytes) -> str:

@@ -5,6 +5,7 @@ The same examples in every run (`derandomize`), so that a failure is a change of
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from study.config.data import DataConfig
 from study.config.study import StudyConfig
 from study.config.values import dump
 from study.errors import InputError
+from study.files import file_names
 from study.plan.factors import Factor, strata
 from study.plan.tree import plan_study
 from study.plan.trials import replicates_of, trials_of
@@ -222,6 +224,24 @@ def test_long_class_names_stay_apart(start: str, first: int, second: int) -> Non
     for name in (one, other):
         assert len(metric_name(f"heldout/precision/{name}")) <= 250
         _validate_metric_name(metric_name(f"heldout/precision/{name}"))
+
+
+# --- files that are called by the names of queries
+
+
+@bounded(300)
+@given(names=st.lists(st.one_of(NAMES, st.text(st.sampled_from("aA./_-"), max_size=90)), max_size=5, unique=True))
+@example(names=["", ".", "..", "/etc/passwd", "../../it", "x/y", "C:\\x", "\0", "x" * 300, "字" * 100])
+@example(names=["tau", "Tau", "é", "e\u0301"])
+@example(names=["a/b", file_names(["a/b"])["a/b"]])
+def test_files_called_by_any_names_are_parts_of_a_path_and_stay_apart(names: list[str]) -> None:
+    found = file_names(names)
+    assert list(found) == names
+    assert len({name.casefold() for name in found.values()}) == len(names)
+    for name in found.values():
+        assert re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_-])?", name)
+        assert len(name) <= 80
+    assert file_names(["asis", "q1.b_2-c"]) == {"asis": "asis", "q1.b_2-c": "q1.b_2-c"}
 
 
 # --- tables given to attribution

@@ -1,9 +1,15 @@
 from .check import DataReport as DataReport
 from .check import check_data as check_data
 from .names import said_names as said_names
+from .places import Places as Places
+from .places import cells_at as cells_at
+from .places import open_sheets as open_sheets
+from .places import places_of as places_of
 from .prepared import UNLABELLED as UNLABELLED
 from .prepared import Cells as Cells
 from .prepared import class_names as class_names
+from .sheet import Sheet as Sheet
 from .sources import own_queries as own_queries
 from .sources import query_names as query_names
 from .twins import prepare as prepare
+from .unreadable import check_file as check_file

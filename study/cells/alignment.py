@@ -64,9 +64,8 @@ def read_source(config: DataConfig) -> tuple[Source | None, Findings]:
     if findings.problems:
         return None, findings
     names = _cell_names(prints.names[~again], dataset[~again])
-    prints, dataset, label, batch, is_reference = (
-        of_all[~again] for of_all in (prints, dataset, label, batch, is_reference)
-    )
+    prints = prints[~again]
+    dataset, label, batch, is_reference = (of_all[~again] for of_all in (dataset, label, batch, is_reference))
     filled = np.diff(counts.indptr) > 0
     for rows, what in ((is_reference, "reference"), (~is_reference, "query")):
         if empty := int((rows & ~filled).sum()):

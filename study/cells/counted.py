@@ -58,7 +58,7 @@ def _as_in_x(counts: CountMatrix, sheet: Sheet) -> bool:
         return False
     other = CountMatrix(sheet.others["null"]())
     return other.matrix.shape == counts.matrix.shape and all(
-        (one != two).nnz == 0 for one, two in zip(counts, other, strict=True)
+        abs(one - two).nnz == 0 for one, two in zip(counts, other, strict=True)
     )
 
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from study.errors import InputError, few, nearest
+
+
+@dataclass(frozen=True)
+class File:
+    """The h5ad file of a sheet, as a user knows it: where it is, and what it says of all its cells and genes."""
+
+    path: Path
+    obs: pd.DataFrame
+    var: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,8 @@ class Sheet:
         Annotation of genes, where there is any; its index has their names as they are in the file.
     unread
         Columns of obs that cannot be read, and why.
+    file
+        What it was read from, if that is a file: it stays as it is, whatever is done to the rest.
     """
 
     where: str
@@ -34,6 +46,7 @@ class Sheet:
     others: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
     var: pd.DataFrame = field(default_factory=pd.DataFrame)
     unread: Mapping[str, str] = field(default_factory=dict)
+    file: File | None = None
 
     def column(self, key: str, option: str) -> pd.Series:
         """Return a column of obs; raise `InputError` naming its nearest neighbour if there is none."""

@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from study.cells.counted import with_counts
 from study.cells.findings import Findings
-from study.cells.h5ad import check_file, open_h5ad
+from study.cells.h5ad import open_h5ad
 from study.cells.names import as_text, spelled
 from study.cells.sheet import Sheet
 from study.cells.simulation import simulate
+from study.cells.unreadable import check_file
 from study.config import DataConfig
 from study.errors import InputError
 from study.files import sha256_of
@@ -145,7 +147,7 @@ def _opened(config: DataConfig, findings: Findings) -> Iterator[Sheet]:
                 findings.problems.append(str(error))
 
 
-def _named(sheet: Sheet, dataset: str, config: DataConfig) -> dict[str, object]:
+def _named(sheet: Sheet, dataset: str, config: DataConfig) -> dict[str, Any]:
     """The column of datasets where the configuration names it: of a whole file, or of all but its reference."""
     if config.source == "separate":
         return {config.dataset_key: dataset}

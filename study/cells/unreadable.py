@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import h5py
@@ -15,7 +16,7 @@ import h5py
 from study.errors import InputError, few, nearest
 
 with suppress(ImportError):  # brings the filters of Blosc, Zstandard and others, where it is installed
-    import hdf5plugin  # noqa: F401
+    import_module("hdf5plugin")
 
 # Touches all that a broken file can crash HDF5 with (its attributes and strings); run in a process of its own.
 PROBE = """

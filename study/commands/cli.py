@@ -56,6 +56,12 @@ Registered = Annotated[
     bool, typer.Option("--register", help="Put them, and the models of transfer, into MLflow's registry as 'best'.")
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="A whole configuration, such as best.yaml.")]
+Into = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--into", metavar="H5AD", help="Copy this file, one of the data's, with the labels in it. Repeatable."
+    ),
+]
 
 
 def _examples(*commands: str) -> str:
@@ -218,8 +224,13 @@ def export(overrides: Overrides = None, registered: Registered = False) -> None:
         to.print(f"MLflow: models:/{config.name}@best is version {version} ({models}).", markup=False)
 
 
-@app.command(epilog=_examples("scanvi-study transfer --config studies/my-study/best.yaml"))
-def transfer(overrides: Overrides = None, config: Config = None) -> None:
+@app.command(
+    epilog=_examples(
+        "scanvi-study transfer --config studies/my-study/best.yaml",
+        "scanvi-study transfer --config studies/my-study/best.yaml --into query.h5ad resources=gpu_node",
+    )
+)
+def transfer(overrides: Overrides = None, config: Config = None, into: Into = None) -> None:
     """Transfer the labels with the settings of best.yaml (or any), on all labelled cells."""
     from study.studies import transfer_all
 
@@ -227,8 +238,8 @@ def transfer(overrides: Overrides = None, config: Config = None) -> None:
     study = load(config, changes) if config else compose(changes)
     to = console()
     with nothing_left_if_refused(study.directory) as wrote:
-        for folder in transfer_all(study, lambda text: to.print(text, markup=False), wrote):
-            to.print(f"Wrote {folder}", markup=False, soft_wrap=True)
+        for path in transfer_all(study, lambda text: to.print(text, markup=False, soft_wrap=True), wrote, into or ()):
+            to.print(f"Wrote {path}", markup=False, soft_wrap=True)
 
 
 @app.command(epilog=_examples("scanvi-study ui tracking.port=5001"))

@@ -5,6 +5,7 @@ Hydra composes and pydantic validates; both are used for configuration here and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -22,6 +24,8 @@ from study.config.study import StudyConfig
 from study.errors import InputError, nearest
 
 GROUPS = ("data", "model", "resources", "tracking", "space")
+SETTINGS = {"model": ("scvi", "scanvi")}  # what a group sets, where it is not the key of its own name
+WHOLE = "_whole_"  # what Hydra calls a configuration that was read from one file
 
 
 def home() -> Path:
@@ -54,9 +58,7 @@ def compose(overrides: Sequence[str] = ()) -> StudyConfig:
     root = home()
     try:
         with initialize_config_dir(str(root / "conf"), version_base="1.3"):
-            # Search spaces live beside conf/, so that the top level shows what a study varies.
-            search_path = f"hydra.searchpath=[file://{root}]"
-            composed = hydra_compose("study", [search_path, *map(_as_hydra, overrides)])
+            composed = hydra_compose("study", [_search_path(root), *map(_as_hydra, overrides)])
         values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:  # group=3 is a ValueError
         raise InputError(f"configuration: {_hydra_message(error, root)}") from None
@@ -68,6 +70,13 @@ def load(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
 
     What is written there is meant as it stands: ``${...}`` was resolved when it was composed, and what is left of it is
     a name of somebody's data.
+
+    Parameters
+    ----------
+    path
+        The file.
+    overrides
+        As in `compose`. A group, such as ``resources=gpu_node``, takes the place of all that the file says there.
 
     Raises
     ------
@@ -83,20 +92,41 @@ def load(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
             f"{path}: expected a mapping of settings as written by 'export', found {type(values).__name__}."
         )
     values.pop("chosen", None)
-    for override in overrides:
-        _as_hydra(override)  # the same form is expected
+    root = home()
     try:
-        changes = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)), resolve=False)
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
-        raise InputError(f"{path} with overrides {list(overrides)}: {' '.join(str(error).split())}") from None
-    return validate(_changed(values, changes), f"{path}: ")
+        if overrides:
+            whole = _overridden(_literal(values), overrides, root)
+            values = OmegaConf.to_container(whole, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{path} with overrides {list(overrides)}: {_hydra_message(error, root)}") from None
+    return validate(values, f"{path}: ")
 
 
-def _changed(values: Any, changes: Any) -> Any:
-    """Return values with changes: mappings key by key, anything else whole."""
-    if not (isinstance(values, dict) and isinstance(changes, dict)):
-        return changes
-    return {**values, **{key: _changed(values.get(key), change) for key, change in changes.items()}}
+def _literal(values: Any) -> Any:
+    """Return values whose texts mean themselves, ``${...}`` too."""
+    if isinstance(values, dict):
+        return {key: _literal(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [_literal(value) for value in values]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", values) if isinstance(values, str) else values
+
+
+def _overridden(values: dict[str, Any], overrides: Sequence[str], root: Path) -> Any:
+    """Let Hydra apply overrides to values that it has not composed: first whole groups, then single keys."""
+    written = {override: _as_hydra(override) for override in overrides}
+    groups = {override: override.partition("=")[0] for override in overrides if override.partition("=")[0] in GROUPS}
+    with initialize_config_dir(str(root / "conf"), version_base="1.3"):
+        if groups:
+            composed = hydra_compose("study", [_search_path(root), *(written[override] for override in groups)])
+            plain: Any = OmegaConf.to_container(composed, resolve=False)
+            values = values | {key: plain[key] for name in groups.values() for key in SETTINGS.get(name, (name,))}
+        ConfigStore.instance().store(WHOLE, values)
+        return hydra_compose(WHOLE, [written[override] for override in overrides if override not in groups])
+
+
+def _search_path(root: Path) -> str:
+    """Search spaces live beside conf/, so that the top level shows what a study varies."""
+    return f"hydra.searchpath=[file://{root}]"
 
 
 def load_stored(name: str, root: Path) -> StudyConfig:

@@ -1,6 +1,6 @@
 """The settings that hold up: the candidate whose worst condition has the best held-out macro recall.
 
-Differences are paired by replicate; one smaller than its standard error is a tie, and the cheaper candidate wins it.
+Differences are paired by replicate; one no larger than its standard error is a tie, and the cheaper candidate wins it.
 """
 
 from __future__ import annotations
@@ -148,23 +148,23 @@ def _decide(trials: pd.DataFrame, members: Mapping[tuple[Any, ...], PlannedTrial
                 "behind best": gap,
                 "standard error": error,
                 "steps": float(steps[candidate]),
-                # With one replicate nothing is known of the error, so only equal means tie.
-                "tie": candidate == best or (gap < error if k > 1 else gap == 0),
+                # Equal ones tie even where the error is 0, or unknown as with one replicate.
+                "tie": candidate == best or gap == 0 or gap <= error,
                 "candidate": candidate,
             }
         )
     table = pd.DataFrame(rows).sort_values(["recall there", "steps"], ascending=[False, True]).reset_index(drop=True)
     ties = table[table.tie].sort_values("steps", kind="stable")
     chosen = ties.iloc[0]
-    why = "no other candidate is within one standard error of it"
+    replicates = trials.replicate.nunique()
+    close = "within one standard error of {}" if replicates > 1 else "as good as {} in the only replicate"
+    why = f"no other candidate is {close.format('it')}"
     if len(ties) > 1:
-        why = (
-            f"{len(ties)} of {len(table)} candidates are within one standard error of the best, and this is the best "
-            "of those that cost least"
-        )
+        best_words = f"{len(ties)} of {len(table)} candidates are {close.format('the best')}"
+        why = f"{best_words}, and this is the best of those that cost least"
     reason = (
         f"worst condition ({chosen['worst condition']}) has held-out macro recall {chosen['recall there']:.3f}, "
-        f"mean over {trials.replicate.nunique()} replicates; {why}"
+        f"mean over {replicates} replicate{'s' if replicates > 1 else ''}; {why}"
     )
     others = table[table.candidate != chosen.candidate]
     table.insert(0, "chosen", table.candidate == chosen.candidate)

@@ -40,16 +40,16 @@ def files_to_keep(config: StudyConfig, choice: Choice) -> tuple[dict[str, Path],
     best = config.directory / "best.yaml"
     kept = {path.name: path for path in (best, best.with_suffix(".csv"), best.with_suffix(".py"))}
     queries = []
-    for folder in _transferred(config, choice):
-        queries.append(folder.name)
+    for query, folder in _transferred(config, choice):
+        queries.append(query)
         models = sorted(path for kind in ("scvi_model", "scanvi_model") for path in (folder / kind).glob("*"))
         for path in (*models, *sorted(folder.glob("confusion_*.csv")), folder / "config.yaml"):
             kept[f"models/{folder.name}/{path.relative_to(folder)}"] = path
     return kept, queries
 
 
-def _transferred(config: StudyConfig, choice: Choice) -> list[Path]:
-    """Return the folders of `transfer` whose models have the chosen settings and this data."""
+def _transferred(config: StudyConfig, choice: Choice) -> list[tuple[str, Path]]:
+    """Return the folders of `transfer` whose models have the chosen settings and this data, with their queries."""
     wanted = {
         "data": dump(config)["data"],
         **{kind: dump(choice.settings)[kind] for kind in ("scvi", "scanvi", "budget")},
@@ -58,7 +58,7 @@ def _transferred(config: StudyConfig, choice: Choice) -> list[Path]:
     for path in sorted((config.directory / "transfer").glob("*/config.yaml")):
         made = yaml.safe_load(path.read_text(encoding="utf-8"))
         if all(made.get(key) == value for key, value in wanted.items()):
-            found.append(path.parent)
+            found.append((made["query"] or path.parent.name, path.parent))
     return found
 
 

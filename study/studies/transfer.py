@@ -5,26 +5,24 @@ Trains on all labelled cells, so there is no held-out number here: what to expec
 
 from __future__ import annotations
 
-import io
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import umap
 import yaml
-from anndata import AnnData
-from matplotlib.figure import Figure
-from sklearn.metrics import confusion_matrix
 
 from study import files
-from study.cells import UNLABELLED, Cells, own_queries, prepare, query_names
-from study.config import DataConfig, Settings, StudyConfig, dump
+from study.cells import Cells, Places, Sheet, open_sheets, own_queries, places_of, prepare, query_names
+from study.config import DataConfig, QuerySpec, Settings, StudyConfig, dump
 from study.errors import InputError, nearest
 from study.plan import Split, trials_of
+from study.studies.confusion import write_confusion
+from study.studies.labelled import files_to_label, write_labelled
+from study.studies.predicted import Predicted, predicted_of, write_predicted
 from study.studies.study import largest_condition, steps_of
 from study.training import (
     Hardware,
@@ -58,24 +56,41 @@ class Transferred:
     embeddings: dict[str, Array]
 
 
+@dataclass(frozen=True)
+class Sources:
+    """Where cells come from: the files as they were read, and the places of the cells, in their order."""
+
+    sheets: Sequence[Sheet]
+    places: Places
+
+
 def transfer_all(
-    config: StudyConfig, say: Callable[[str], None], wrote: Callable[[Path], None] | None = None
+    config: StudyConfig,
+    say: Callable[[str], None],
+    wrote: Callable[[Path], None] | None = None,
+    into: Sequence[Path] = (),
 ) -> Iterator[Path]:
-    """Transfer labels to `config.query`, or to each query that is no altered twin; yield the folders.
+    """Transfer labels to `config.query`, or to each query that is no altered twin: to all cells of it.
 
     Parameters
     ----------
     config
-        Settings to use.
+        Settings to use. `query_cells` is of a study's conditions.
     say
         Called with a sentence at each step.
     wrote
         Called with each folder that is made for cells.
+    into
+        Files, of those that the cells come from, to copy with what was predicted.
+
+    Yields
+    ------
+    The folder of each query, and each copy once all queries in it are done.
 
     Raises
     ------
     InputError
-        If the query is unknown or the data cannot be used.
+        If the query is unknown, or the data or a file of `into` cannot be used.
     """
     if config.scvi.extra or config.scanvi.extra:
         check_extra(config)
@@ -84,21 +99,39 @@ def transfer_all(
     queries = query_names(config.data) if matched else ()
     designed = [trial.query for trial in trials_of(config, queries)] if matched else []
     cells = prepare(config.data, list(dict.fromkeys([*names, *designed])), config.directory / "counts", wrote)
-    taken = {name: cells[name].first(config.query_cells) for name in names}  # before any is trained: it may be refused
     largest = largest_condition(config, queries, cells) if matched else None
+    # All that may be refused comes before anything is trained.
+    sheets = open_sheets(config.data)
+    places = {name: places_of(config.data, sheets, cells[name]) for name in names}
+    called = files.file_names(own_queries(config.data))
+    folders = {name: config.directory / "transfer" / called[name] for name in names}
+    of_queries = {
+        name: found.take(np.arange(cells[name].n_reference, len(found.cell))) for name, found in places.items()
+    }
+    copies = files_to_label(into, sheets, of_queries, folders)
+    if config.query_cells != "all":
+        say(f"All cells of a query are labelled; query_cells={config.query_cells} is of the study's conditions.")
+    done: dict[str, Predicted] = {}
     for name in names:
-        epochs = _epochs(config, taken[name].counts.shape[0], largest)
-        yield transfer_query(config, name, taken[name], epochs, config.directory / "transfer", say)
+        epochs = _epochs(config, cells[name].counts.shape[0], largest)
+        sources = Sources(sheets, places[name])
+        done[name] = transfer_query(config, name, cells[name], sources, epochs, folders[name], say)
+        yield folders[name]
+        for one in copies:
+            if name in one.queries and done.keys() >= set(one.queries):
+                write_labelled(one, done, called, say)
+                yield one.path
 
 
 def transfer_query(
     config: StudyConfig,
     name: str,
     cells: Cells,
+    sources: Sources,
     epochs: tuple[int, int],
-    directory: Path,
+    folder: Path,
     say: Callable[[str], None],
-) -> Path:
+) -> Predicted:
     """Train both models on a reference and one query, predict all cells, and write what a person needs.
 
     Parameters
@@ -109,21 +142,24 @@ def transfer_query(
         Name of the query.
     cells
         Reference and query.
+    sources
+        Where they come from.
     epochs
         Of scVI and of scANVI.
-    directory
-        Files go to a folder of it with the name of the query.
+    folder
+        Gets `scvi_model/` and `scanvi_model/`; of the query `predictions.csv` (`cell`, `dataset`, `row`, class
+        probabilities, `max_value`, `max_column`) and `transfer.h5ad` (the cells as their files have them, with
+        predictions, `X_scVI`, `X_scANVI`, `X_umap`), of the reference likewise `reference.csv` and `reference.h5ad`;
+        the confusion matrices of the reference, recall and precision, as CSV and PNG; and `config.yaml`. With surgery,
+        `scvi_model/` is of the reference alone, so that there is no `X_scVI` of all cells, and `scanvi_model/` is the
+        one that the query is mapped onto.
     say
         Called with a sentence at each step.
 
     Returns
     -------
-    The folder, with `scvi_model/`, `scanvi_model/`, `predictions.csv` (class probabilities, `max_value`, `max_column`),
-    `transfer.h5ad` (counts, labels, predictions, `X_scVI`, `X_scANVI`, `X_umap`), the confusion matrices of the
-    reference, recall and precision, as CSV and PNG, and `config.yaml`. With surgery, `scvi_model/` is of the reference
-    alone, so that there is no `X_scVI` of all cells, and `scanvi_model/` is the one that the query is mapped onto.
+    What is said of the query.
     """
-    folder = directory / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").unlink(missing_ok=True)
     on, surgery = Hardware.of(config.resources), config.scanvi.protocol == "surgery"
@@ -138,13 +174,24 @@ def transfer_query(
             found = _map_query(cells, config, on, folder, tell, found, state)
         tell("embedding and writing")
         found.embeddings["X_umap"] = umap.UMAP(random_state=0, n_jobs=1).fit_transform(found.embeddings["X_scANVI"])
-    table = _predictions(cells, found.probabilities)
-    files.write(folder / "predictions.csv", table.to_csv().encode())
-    _write_cells(folder / "transfer.h5ad", cells, table, found.embeddings)
-    _write_matrices(folder, cells, found.probabilities)
+    query = _write(folder, config.data.queries.get(name), cells, sources, found, tell)
     # Last: a folder with it is whole, and these are the settings of its models.
-    files.write(folder / "config.yaml", yaml.safe_dump(dump(config), sort_keys=False, allow_unicode=True).encode())
-    return folder
+    made = config.model_copy(update={"query": name})
+    files.write(folder / "config.yaml", yaml.safe_dump(dump(made), sort_keys=False, allow_unicode=True).encode())
+    return query
+
+
+def _write(
+    folder: Path, spec: QuerySpec | None, cells: Cells, sources: Sources, found: Transferred, say: Callable[[str], None]
+) -> Predicted:
+    """Write what is said of reference and query; return the latter."""
+    reference, query = predicted_of(cells, sources.places, found.probabilities, found.embeddings)
+    write_predicted(folder / "reference.csv", folder / "reference.h5ad", sources.sheets, reference, say)
+    write_predicted(folder / "predictions.csv", folder / "transfer.h5ad", sources.sheets, query, say)
+    if spec is not None and (spec.thin or spec.match_depth):
+        say("transfer.h5ad has the counts of the file; those that were labelled are thinned")
+    write_confusion(folder, cells, found.probabilities)
+    return query
 
 
 def _to_label(data: DataConfig, query: str | None) -> list[str]:
@@ -179,13 +226,13 @@ def _train(
     def read_scvi(snapshot: Snapshot) -> None:
         kept["X_scVI"] = snapshot.model.get_latent_representation()
         states.append(state_of(snapshot.model))
-        snapshot.model.save(str(folder / "scvi_model"), overwrite=True)
+        _save(snapshot, cells, folder / "scvi_model")
 
     def read_scanvi(snapshot: Snapshot) -> None:
         kept["X_scANVI"] = snapshot.model.get_latent_representation()
         kept["probabilities"] = predict_probabilities(snapshot.model, cells)
         states.append(state_of(snapshot.model))
-        snapshot.model.save(str(folder / "scanvi_model"), overwrite=True)
+        _save(snapshot, cells, folder / "scanvi_model")
 
     say(f"training scVI, {epochs[0]} epochs on {parts.train.size:,} cells")
     pretrain(cells, parts, settings, 0, [epochs[0]], read_scvi, on)
@@ -214,7 +261,7 @@ def _map_query(
         probabilities = predict_probabilities(snapshot.model, cells, every)
         probabilities[: cells.n_reference] = reference.probabilities
         found.append(Transferred(probabilities, {"X_scANVI": snapshot.model.get_latent_representation(every)}))
-        snapshot.model.save(str(folder / "scanvi_model"), overwrite=True)
+        _save(snapshot, cells, folder / "scanvi_model")
 
     level = settings.scanvi.surgery_epochs
     say(f"mapping the query, {level} epochs on {cells.n_query:,} cells")
@@ -222,72 +269,14 @@ def _map_query(
     return found[0]
 
 
+def _save(snapshot: Snapshot, cells: Cells, folder: Path) -> None:
+    """Save a model with the names of its genes, which training has no use for: who loads it may have others too."""
+    snapshot.model.adata.var_names = cells.genes.astype(str)
+    snapshot.model.save(str(folder), overwrite=True)
+
+
 def _all_cells(cells: Cells, batch_size: int) -> Split:
     """All cells are trained on, but for one that would be a minibatch of its own."""
     rows = np.arange(cells.counts.shape[0])
     cut = rows.size - (rows.size % batch_size == 1)
     return Split(rows[:cut], rows[:0], rows[cut:], cells.n_reference)
-
-
-def _predictions(cells: Cells, probabilities: Array) -> pd.DataFrame:
-    """Return what each cell is called, by its name: the probability of each class, the largest, and whose it is."""
-    index = pd.Index(cells.names, name="cell")
-    soft = pd.DataFrame(probabilities, index=index, columns=list(cells.classes))
-    called = np.asarray(cells.classes, dtype=object)[probabilities.argmax(axis=1)]
-    best = pd.DataFrame({"max_value": probabilities.max(axis=1), "max_column": called}, index=index)
-    return pd.concat([soft, best], axis=1)
-
-
-def _write_cells(path: Path, cells: Cells, table: pd.DataFrame, embeddings: Mapping[str, Array]) -> None:
-    """Write counts, labels, predictions and embeddings as one h5ad."""
-    known = np.asarray(cells.classes, dtype=object)[cells.labels]
-    obs = pd.DataFrame(
-        {
-            "dataset": np.repeat(["reference", "query"], [cells.n_reference, cells.n_query]),
-            "batch": np.asarray(cells.batches, dtype=object)[cells.batch],
-            "label": np.concatenate([known, np.repeat(UNLABELLED, cells.n_query)]),
-            "predicted": table["max_column"].to_numpy(),
-            "confidence": table["max_value"].to_numpy(),
-        },
-        index=cells.names.astype(str),
-    )
-    # Not the shared read-only counts: the file's writer may sort or compress in place.
-    adata = AnnData(cells.counts.copy(), obs=obs, var=pd.DataFrame(index=cells.genes.astype(str)))
-    adata.obsm.update(embeddings)
-    with files.writing(path) as aside:
-        adata.write_h5ad(aside, compression="gzip")
-
-
-def _write_matrices(folder: Path, cells: Cells, probabilities: Array) -> None:
-    """Write the confusion of the reference's classes, as recall and as precision."""
-    called = probabilities[: cells.n_reference].argmax(axis=1)
-    matrix = confusion_matrix(cells.labels, called, labels=np.arange(len(cells.classes)))
-    for kind, axis in (("recall", 1), ("precision", 0)):
-        shares = matrix / np.maximum(matrix.sum(axis=axis, keepdims=True), 1)
-        frame = pd.DataFrame(
-            shares, index=pd.Index(cells.classes, name="true \\ predicted"), columns=list(cells.classes)
-        )
-        files.write(folder / f"confusion_{kind}.csv", frame.to_csv().encode())
-        files.write(folder / f"confusion_{kind}.png", _drawn(kind, shares, cells.classes))
-
-
-def _drawn(kind: str, shares: npt.NDArray[np.float64], classes: tuple[str, ...]) -> bytes:
-    """Draw a matrix of shares of shape (n_classes, n_classes) as PNG."""
-    size = max(4.0, 0.4 * len(classes) + 2)
-    figure = Figure(figsize=(size + 1, size), layout="constrained")
-    axis = figure.subplots()
-    image = axis.imshow(shares, vmin=0, vmax=1, cmap="Blues")
-    names = [name.replace("$", r"\$") for name in classes]  # matplotlib would read a $ as mathematics
-    axis.set_xticks(range(len(names)), names, rotation=90)
-    axis.set_yticks(range(len(names)), names)
-    axis.set_xlabel("predicted")
-    axis.set_ylabel("true")
-    sums = "rows sum to 1" if kind == "recall" else "columns sum to 1"
-    axis.set_title(f"{kind} on reference cells (all trained on); {sums}")
-    for row, column in zip(*np.nonzero(shares > 0.05), strict=True):
-        shade = "white" if shares[row, column] > 0.6 else "black"
-        axis.text(column, row, f"{shares[row, column]:.2f}", ha="center", va="center", fontsize=7, color=shade)
-    figure.colorbar(image, shrink=0.6)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()

@@ -326,5 +326,5 @@ def test_a_file_of_an_old_anndata_is_told_so(many: AnnData, combined: Combined) 
     with h5py.File(config.path, "a") as file:
         del file["obs"]
         file["obs"] = np.zeros(3)
-    with pytest.raises(InputError, match="before 0.7"):
+    with pytest.raises(InputError, match=r"before 0\.7"):
         open_h5ad(config.path, None)

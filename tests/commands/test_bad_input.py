@@ -196,6 +196,18 @@ def no_gene_in_common(place: Place) -> None:
     place.save(cells, "another.h5ad")
 
 
+def part(place: Place, name: str) -> None:
+    """Half of the toy cells, as a query of their own."""
+    path = place.folder / name
+    path.parent.mkdir(exist_ok=True)
+    read_h5ad(place.folder / "toy.h5ad")[30:].copy().write_h5ad(path)
+
+
+def whole(place: Place) -> None:
+    """A whole configuration, as `export` writes it."""
+    (place.folder / "best.yaml").write_text(yaml.safe_dump(dump(compose(TOY))))
+
+
 def planned(place: Place) -> None:
     """A study with cells and a configuration, as a run leaves it that was ended at once."""
     place.plan()
@@ -400,8 +412,36 @@ CASES = {
         planned,
     ),
     "MLflow before a run": Case("ui TOY", ("mlflow.db", "Run a study first")),
-    "a transfer of more cells than one query has": Case(
-        "transfer TOY query_cells=15", ("query_cells=15", "10 cells", "'all'")
+    "a transfer of a study with more cells than one query has": Case(
+        "transfer TOY query_cells=15 budget=steps", ("query_cells: 15", "'q2'", "10", "'all'")
+    ),
+    "a transfer into no file": Case(
+        "transfer TOY --into toi.h5ad", ("toi.h5ad: no such file", "Did you mean 'toy.h5ad'?")
+    ),
+    "a transfer into another file": Case(
+        "transfer TOY --into other.h5ad",
+        ("--into other.h5ad: the cells do not come from this file", "'toy.h5ad'"),
+        no_gene_in_common,
+    ),
+    "a transfer of bundled cells into a file": Case(
+        "transfer --into toy.h5ad", ("--into toy.h5ad: the cells do not come from this file", "from no file")
+    ),
+    "a transfer into the reference": Case(
+        "transfer data=separate data.labels_key=label data.reference=toy.h5ad 'data.query_paths={a: part.h5ad}' "
+        "--into part.h5ad --into toy.h5ad",
+        ("--into toy.h5ad: no cell of it is labelled", "cells of 'a'"),
+        lambda place: part(place, "part.h5ad"),
+    ),
+    "a transfer of cells with two labels into their file": Case(
+        "transfer TOY 'data.queries={a: {of: q1}, b: {of: [q1, q2]}}' --into toy.h5ad",
+        ("--into toy.h5ad", "in several queries ('a', 'b')", "'query=a'"),
+    ),
+    "a transfer into two files whose copies are one": Case(
+        "transfer data=separate data.labels_key=label data.reference=toy.h5ad "
+        "'data.query_paths={a: a/part.h5ad, b: b/part.h5ad}' 'data.queries={both: {of: [a, b]}}' "
+        "--into a/part.h5ad --into b/part.h5ad",
+        ("--into b/part.h5ad", "part.labelled.h5ad, as that of a/part.h5ad", "Rename"),
+        lambda place: [part(place, f"{name}/part.h5ad") for name in "ab"] and None,
     ),
     "a transfer of a query that is none": Case("transfer TOY query=q3", ("query: 'q3'", "Known: q1, q2")),
     "a transfer where all queries are twins": Case(
@@ -425,6 +465,17 @@ CASES = {
     ),
     "a transfer with a broken override": Case(
         "transfer --config best.yaml 'scvi.n_latent=['", ("best.yaml", "scvi.n_latent=["), file("best.yaml", "name: a")
+    ),
+    "a transfer with a misspelt group": Case(
+        "transfer --config best.yaml resources=gpu_nod",
+        ("best.yaml", "no resources 'gpu_nod'", "Did you mean 'gpu_node'?"),
+        whole,
+    ),
+    "a transfer with data that are not named": Case(
+        "transfer --config best.yaml data=forum", ("best.yaml", "data.path is missing. Give it"), whole
+    ),
+    "a transfer with a misspelt key that is forced": Case(
+        "transfer --config best.yaml ++scvi.n_laten=3", ("best.yaml: scvi.n_laten: is no known key",), whole
     ),
     "init where one is": Case("init .", (".: has conf and search_spaces already", "nothing was changed", "new folder")),
 }

@@ -100,6 +100,28 @@ def test_what_is_stored_is_meant_as_it_stands(tmp_path: Path) -> None:
         assert load(path, ["query_cells=9"]) == config.model_copy(update={"query_cells": 9})
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["resources.gpus=1", "resources=gpu_node", "++scvi.n_latent=8"],
+        ["data=forum", "data.path=tau.h5ad", "data.queries={d: {of: 1244, thin: 0.5}}", "resources=laptop"],
+        [
+            "model=forum",
+            "+scanvi.extra.x='a, b'",
+            "space=search",
+            "tracking=server",
+            "~scvi.extra",
+            "resources=cluster",
+        ],
+    ],
+)
+def test_a_file_takes_the_overrides_that_conf_takes(tmp_path: Path, overrides: list[str]) -> None:
+    """Groups too: what the file says there is gone, and no twin of other data is left over."""
+    path = tmp_path / "whole.yaml"
+    path.write_text(yaml.safe_dump(dump(compose(["name=other", "resources.cpus=3"]))))
+    assert load(path, overrides) == compose(["name=other", *overrides])
+
+
 @pytest.mark.parametrize("content", ["", "- a list", "a: [", "scvi: 3", "!!python/object/apply:os.system ['true']"])
 def test_a_broken_configuration_file_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "broken.yaml"

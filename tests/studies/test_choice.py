@@ -2,21 +2,26 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
-from study.studies.choice import _decide, choose
+from study.studies.choice import Choice, _decide, choose
 from study.studies.search import METRIC
 from study.trials.record import Result
 from tests.made import planned, some_result
 
 
-def decide(values: dict[tuple[str, str], list[float]], steps: dict[str, int]) -> tuple[str, pd.DataFrame]:
+def decided(values: dict[tuple[str, str], list[float]], steps: dict[str, int]) -> Choice:
     rows = [
         {"candidate": (("setting", s),), "condition": c, "replicate": r, "recall": v, "steps": steps[s]}
         for (s, c), recalls in values.items()
         for r, v in enumerate(recalls)
     ]
     members = {(("setting", s),): planned().trials[0] for s in steps}
-    table = _decide(pd.DataFrame(rows), members).table
+    return _decide(pd.DataFrame(rows), members)
+
+
+def decide(values: dict[tuple[str, str], list[float]], steps: dict[str, int]) -> tuple[str, pd.DataFrame]:
+    table = decided(values, steps).table
     return table[table.chosen].setting.item(), table
 
 
@@ -37,6 +42,17 @@ def test_the_worst_condition_counts() -> None:
 def test_within_one_paired_standard_error_the_cheaper_wins() -> None:
     chosen, _ = decide({("dear", "a"): [0.80, 0.70, 0.90], ("cheap", "a"): [0.79, 0.72, 0.88]}, {"dear": 9, "cheap": 1})
     assert chosen == "cheap"
+
+
+@pytest.mark.parametrize("recalls", [[0.8, 0.7, 0.9], [0.8]], ids=["no error", "one replicate"])
+def test_equal_candidates_tie_and_the_sentence_says_so(recalls: list[float]) -> None:
+    """The error of their difference is 0, or unknown; a third is behind by as much in every replicate."""
+    same = {("dear", "a"): recalls, ("cheap", "a"): recalls, ("poor", "a"): [one - 0.1 for one in recalls]}
+    choice = decided(same, {"dear": 9, "cheap": 1, "poor": 1})
+    assert choice.levels == (("setting", "cheap"),)
+    assert choice.table.set_index("setting")["tie"].to_dict() == {"dear": True, "cheap": True, "poor": False}
+    assert "2 of 3 candidates are" in choice.reason
+    assert ("standard error" in choice.reason) == (len(recalls) > 1)
 
 
 def test_a_steady_difference_is_no_tie_however_much_replicates_differ() -> None:

@@ -132,7 +132,8 @@ def test_the_script_gives_what_the_study_measured_and_what_transfer_gives(
     assert np.allclose(in_fold[-cells.n_query :].max(axis=1), measured.query_confidence, atol=1e-6)
     said = results[trial.key].metrics["heldout/macro_recall"]
     assert np.isclose(recall_of(soft, cells.labels[parts.held_out]), said)
-    ours = pd.read_csv(folder / "predictions.csv", index_col=0)[list(cells.classes)].to_numpy(np.float32)
+    tables = pd.concat(pd.read_csv(folder / f"{part}.csv", index_col="cell") for part in ("reference", "predictions"))
+    ours = tables.loc[of_query.names, list(cells.classes)].to_numpy(np.float32)
     assert np.array_equal(on_all[of_query.n_reference :], ours[of_query.n_reference :])
     assert np.allclose(on_all, ours, atol=1e-6)
     joint = {"X_scVI"} if best.scanvi.protocol == "joint" else set()  # after surgery no scVI knows all cells

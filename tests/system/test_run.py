@@ -138,18 +138,22 @@ def test_export_transfer_and_register(
     assert chosen["scanvi"]["max_epochs"] == table[table.chosen]["scanvi.max_epochs"].item()
     finished.call("transfer", "--config", str(best), "query=asis")
     folder = best.parent / "transfer" / "asis"
-    soft = pd.read_csv(folder / "predictions.csv", index_col=0)
-    classes = soft.columns[:-2]
-    assert len(soft) == 269 + 60
-    assert np.allclose(soft[classes].sum(axis=1), 1, atol=1e-5)
-    assert (soft[classes].idxmax(axis=1) == soft.max_column).all()
+    tables = {part: pd.read_csv(folder / f"{part}.csv") for part in ("reference", "predictions")}
+    assert {part: len(table) for part, table in tables.items()} == {"reference": 269, "predictions": 431}, "all cells"
+    soft = tables["predictions"]
+    classes = soft.columns[3:-2]
+    for table in tables.values():
+        assert np.allclose(table[classes].sum(axis=1), 1, atol=1e-5)
+        assert (table[classes].idxmax(axis=1) == table.max_column).all()
     recall = pd.read_csv(folder / "confusion_recall.csv", index_col=0)
     precision = pd.read_csv(folder / "confusion_precision.csv", index_col=0)
     assert np.allclose(recall.sum(axis=1), 1)
     assert all(np.isclose(total, 1) or total == 0 for total in precision.sum(axis=0))
-    cells = anndata.read_h5ad(folder / "transfer.h5ad")
-    check_cells(cells, soft)
-    check_matrices(cells, {"recall": recall, "precision": precision})
+    for part, table in tables.items():
+        name = {"predictions": "transfer"}.get(part, part)
+        check_cells(anndata.read_h5ad(folder / f"{name}.h5ad"), table, part == "reference")
+    reference = anndata.read_h5ad(folder / "reference.h5ad")
+    check_matrices(reference.obs, {"recall": recall, "precision": precision})
     for name in ("transfer.h5ad", "scvi_model/model.pt", "scanvi_model/model.pt", "confusion_recall.png"):
         assert (folder / name).stat().st_size > 1000
     finished.call("export", *tiny(f"tracking.directory={registry}"), "--register")
@@ -161,6 +165,8 @@ def test_export_transfer_and_register(
     run = store.get_run(version.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["scanvi.max_epochs"] == str(chosen["scanvi"]["max_epochs"])
+    cells = anndata.read_h5ad(folder / "transfer.h5ad")
+    cells.obs["batch"], cells.obs["label"] = cells.obs["scanvi_batch"], cells.obs["scanvi_label"]
     model = SCANVI.load(str(kept / "models" / "asis" / "scanvi_model"), cells)
     assert (model.predict() == soft.max_column).all()
     # Models of another budget have other settings than those that were chosen.
@@ -171,37 +177,35 @@ def test_export_transfer_and_register(
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
 
 
-def check_cells(cells: anndata.AnnData, soft: pd.DataFrame) -> None:
+def check_cells(cells: anndata.AnnData, table: pd.DataFrame, reference: bool) -> None:
     """What `transfer` wrote of each cell agrees with its predictions and with where the cells come from."""
-    assert list(cells.obs.columns) == ["dataset", "batch", "label", "predicted", "confidence"]
-    assert list(cells.obs_names) == list(soft.index)
-    assert (cells.obs.predicted == soft.max_column).all()
-    assert np.allclose(cells.obs.confidence, soft.max_value)
-    assert {key: values.shape for key, values in cells.obsm.items()} == {
-        "X_scVI": (329, 4),
-        "X_scANVI": (329, 4),
-        "X_umap": (329, 2),
-    }
-    is_query = (cells.obs.dataset == "query").to_numpy()
-    assert is_query.tolist() == [False] * 269 + [True] * 60
     source = pbmc68k()
-    rows = source.obs.index.get_indexer(cells.obs_names)
-    assert (rows >= 0).all(), "cells keep their names"
-    label, well = (source.obs[name].astype(str).to_numpy()[rows] for name in ("bulk_labels", "well"))
-    assert (cells.obs.label == np.where(is_query, "Unknown", label)).all()
-    assert (cells.obs.batch == well).all()
-    columns = pd.Index(source.genes).get_indexer(cells.var_names)
-    counts = sp.csr_matrix(source.matrix)[rows][:, columns]
-    assert (counts != cells.X).nnz == 0
+    wells = source.obs["well"].isin(["1", "2", "3"]) == reference
+    assert list(table.row) == list(np.flatnonzero(wells)), "in the order of the source"
+    assert list(table.cell) == list(cells.obs_names) == list(source.obs.index[wells])
+    assert list(table.dataset.astype(str)) == list(source.obs["well"][wells])
+    added = ["scanvi_batch", "scanvi_label", "scanvi_predicted", "scanvi_confidence"]
+    assert list(cells.obs.columns) == [*source.obs.columns, *added]
+    assert (cells.obs.scanvi_predicted == table.max_column.to_numpy()).all()
+    assert np.allclose(cells.obs.scanvi_confidence, table.max_value)
+    assert {key: values.shape for key, values in cells.obsm.items()} == {
+        "X_scVI": (len(table), 4),
+        "X_scANVI": (len(table), 4),
+        "X_umap": (len(table), 2),
+    }
+    label = source.obs["bulk_labels"].astype(str)[wells] if reference else "Unknown"
+    assert (cells.obs.scanvi_label == label).all()
+    assert (cells.obs.scanvi_batch == source.obs["well"][wells]).all()
+    assert list(cells.var_names) == list(source.genes)
+    assert (sp.csr_matrix(source.matrix)[wells.to_numpy()] != cells.X).nnz == 0
 
 
-def check_matrices(cells: anndata.AnnData, shares: dict[str, pd.DataFrame]) -> None:
+def check_matrices(reference: pd.DataFrame, shares: dict[str, pd.DataFrame]) -> None:
     """Both matrices are of the reference alone, counted by hand."""
-    reference = cells.obs[cells.obs.dataset == "reference"]
-    for kind, given in (("recall", "label"), ("precision", "predicted")):
+    for kind, given in (("recall", "scanvi_label"), ("precision", "scanvi_predicted")):
         for (true, called), share in shares[kind].stack().items():
-            both = ((reference.label == true) & (reference.predicted == called)).sum()
-            of = (reference[given] == {"label": true, "predicted": called}[given]).sum()
+            both = ((reference.scanvi_label == true) & (reference.scanvi_predicted == called)).sum()
+            of = (reference[given] == {"recall": true, "precision": called}[kind]).sum()
             assert np.isclose(share, both / max(of, 1)), (kind, true, called)
 
 
