@@ -71,7 +71,6 @@ def open_h5ad(path: Path, layer: str | None, matrix: bool = True) -> Sheet:
             "Write it again."
         )
     others = {name: partial(_read, path, element) for name, element in elements.items() if name != (layer or NO_LAYER)}
-    file_ = File(path, obs, var)
     return Sheet(
         str(path), obs, pd.Index(var.index), values, others if matrix else {}, var, unread, File(path, obs, var)
     )
