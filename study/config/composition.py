@@ -6,7 +6,7 @@ Hydra composes and pydantic validates; both are used for configuration here and 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from study.errors import InputError, nearest
 GROUPS = ("data", "model", "resources", "tracking", "space")
 SETTINGS = {"model": ("scvi", "scanvi")}  # what a group sets, where it is not the key of its own name
 WHOLE = "_whole_"  # what Hydra calls a configuration that was read from one file
+QUESTION_MARKS = "\0three question marks\0"  # in place of OmegaConf's sign of a missing value, where it is a name
 
 
 def home() -> Path:
@@ -96,19 +97,33 @@ def load(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     try:
         if overrides:
             whole = _overridden(_literal(values), overrides, root)
-            values = OmegaConf.to_container(whole, resolve=True, throw_on_missing=True)
+            values = _as_written(OmegaConf.to_container(whole, resolve=True, throw_on_missing=True))
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path} with overrides {list(overrides)}: {_hydra_message(error, root)}") from None
     return validate(values, f"{path}: ")
 
 
 def _literal(values: Any) -> Any:
-    """Return values whose texts mean themselves, ``${...}`` too."""
+    """Return values whose texts mean themselves to OmegaConf, ``${...}`` and ``???`` too."""
+
+    def literal(text: str) -> str:
+        return QUESTION_MARKS if text == "???" else re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+
+    return _mapped(literal, values)
+
+
+def _as_written(values: Any) -> Any:
+    """Undo what `_literal` did and OmegaConf has not undone."""
+    return _mapped(lambda text: "???" if text == QUESTION_MARKS else text, values)
+
+
+def _mapped(change: Callable[[str], str], values: Any) -> Any:
+    """Return values with all their texts changed."""
     if isinstance(values, dict):
-        return {key: _literal(value) for key, value in values.items()}
+        return {key: _mapped(change, value) for key, value in values.items()}
     if isinstance(values, list):
-        return [_literal(value) for value in values]
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", values) if isinstance(values, str) else values
+        return [_mapped(change, value) for value in values]
+    return change(values) if isinstance(values, str) else values
 
 
 def _overridden(values: dict[str, Any], overrides: Sequence[str], root: Path) -> Any:
