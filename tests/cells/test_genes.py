@@ -78,8 +78,8 @@ CASES: dict[str, tuple[list[Sheet], str, dict[str, object], list[str]]] = {
     ),
     "ids with versions are in a column of a query": (
         [sheet("r", IDS), sheet("q", SYMBOLS, gene_ids=VERSIONED)],
-        "30 of 30 by var['gene_ids'] without '.N' at the end. Say data.gene_names=gene_ids "
-        "data.strip_gene_version=true.",
+        "30 of 30 by var['gene_ids'] without '.N' at the end. "
+        "Say data.gene_names=gene_ids data.strip_gene_version=true.",
         {},
         IDS,
     ),
