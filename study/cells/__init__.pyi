@@ -1,5 +1,6 @@
 from .check import DataReport as DataReport
 from .check import check_data as check_data
+from .names import said_names as said_names
 from .prepared import UNLABELLED as UNLABELLED
 from .prepared import Cells as Cells
 from .prepared import class_names as class_names

@@ -212,8 +212,8 @@ def _about_reference(reference: _Part, data: DataConfig, folds: int) -> list[str
     warnings += odd_labels(reference.labels)
     if alone := _in_one_batch(reference):
         warnings.append(
-            f"classes whose reference cells are all in one batch (obs[{data.batch_key!r}], data.batch_key): {few(alone)}; "
-            "what is particular to such a class and what to the batch cannot be told apart."
+            f"classes whose reference cells are all in one batch (obs[{data.batch_key!r}], data.batch_key): "
+            f"{few(alone)}; what is particular to such a class and what to the batch cannot be told apart."
         )
     return warnings
 

@@ -32,7 +32,8 @@ class Naming:
 
     def names(self, sheet: Sheet) -> tuple[pd.Index, list[str]]:
         """Return names of the genes of a sheet, and those that several genes would get: these keep what they have."""
-        names, twice = (sheet.var.index if len(sheet.var) else sheet.genes).astype(str), []
+        names: pd.Index = (sheet.var.index if len(sheet.var) else sheet.genes).astype(str)
+        twice: list[str] = []
         if self.column in sheet.var:
             names, twice = _renamed(names, pd.Index(as_text(sheet.var[self.column]), dtype=object))
         if self.strip:
@@ -75,7 +76,7 @@ def shared_genes(sheets: Sequence[Sheet], config: DataConfig, problems: list[str
     Where few are shared, other names are tried; those that would share far more are a problem, with the numbers.
     """
     genes = sheets[0].genes
-    if wrong := [*_about_column(sheets, config.gene_names), *_about_overlap(sheets, config, warnings)]:
+    if wrong := _about_column(sheets, config.gene_names) or _about_overlap(sheets, config, warnings):
         problems.extend(wrong)
         return genes
     if len(sheets) == 1 and _numbered(genes):
@@ -113,7 +114,7 @@ def _about_column(sheets: Sequence[Sheet], column: str | None) -> list[str]:
             f"{nearest(column, found)} It has: {few(found)}. Choose one with data.gene_names=..."
         ]
     return [
-        f"{sheet.where}: var[{column!r}] (data.gene_names) has {sheet.var[column].nunique():,} values for "
+        f"{sheet.where}: var[{column!r}] (data.gene_names) has {sheet.var[column].nunique():,} different values for "
         f"{len(sheet.var):,} genes, so it does not name them. Choose another column: {few(_columns([sheet]))}."
         for sheet in having
         if not _tells_apart(sheet.var[column])

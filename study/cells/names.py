@@ -51,13 +51,13 @@ def spelled(texts: np.ndarray, config: DataConfig, first: Iterable[str] = ()) ->
         return texts
     codes, values = pd.factorize(texts)
     spelling: dict[str, str] = {}
-    for name in (*_said(config), *(value.strip() for value in (*first, *values))):
+    for name in (*said_names(config), *(value.strip() for value in (*first, *values))):
         spelling.setdefault(fold(name), name)
     return np.array([spelling[fold(value)] for value in values], dtype=object)[codes]
 
 
-def _said(config: DataConfig) -> list[str]:
-    """Names of datasets and labels that the configuration uses."""
+def said_names(config: DataConfig) -> list[str]:
+    """Return the names of datasets and labels that the configuration uses."""
     several = [config.reference_value, *(query.of for query in config.queries.values())]
     said = [name for one in several if one is not None for name in ((one,) if isinstance(one, str) else one)]
     for query in config.queries.values():
@@ -125,7 +125,7 @@ def odd_labels(labels: np.ndarray) -> list[str]:
     if meaning_none := [label for label in found if means_none(label)]:
         cells = int(np.isin(labels, meaning_none).sum())
         warnings.append(
-            f"the labels {few(meaning_none)} ({cells:,} reference cells) look like 'no label', and are taken for classes. "
+            f"the labels {few(meaning_none)} ({cells:,} reference cells) look like 'no label', yet they are classes. "
             f"Say 'data.unlabelled={json.dumps(meaning_none, ensure_ascii=False)}' to take these cells as unlabelled."
         )
     if are_numbers(found):

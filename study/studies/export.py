@@ -10,6 +10,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from study import files
+from study.cells import said_names
 from study.config import DataConfig, ScanviSettings, ScviSettings, Settings, StudyConfig, dump
 from study.studies.choice import Choice, choice_of
 from study.studies.study import Study, largest_condition, steps_of
@@ -93,6 +94,7 @@ def render_script(study: str, data: DataConfig, settings: Settings, largest: int
     surgery = scanvi.protocol == "surgery"
     steps = steps_of(largest, scvi.batch_size) if settings.budget == "steps" and not surgery else 0
     arguments = [scvi_arguments(scvi), scanvi_arguments(scanvi)]
+    dataset = None if data.source == "separate" else data.dataset_key  # the configuration made that column
 
     def epochs(stage: ScviSettings | ScanviSettings) -> str:
         return f"max(1, round({stage.max_epochs} * ratio))" if steps else str(stage.max_epochs)
@@ -102,6 +104,9 @@ def render_script(study: str, data: DataConfig, settings: Settings, largest: int
         data=data,
         path=str(data.path or "joint.h5ad"),
         references=[data.reference_value] if isinstance(data.reference_value, str) else list(data.reference_value),
+        said=list(dict.fromkeys(said_names(data))),
+        cleaned=list(dict.fromkeys(key for key in (dataset, data.batch_key) if key is not None)),
+        named={label: name for name, labels in data.labels.items() for label in labels},
         scvi=scvi,
         scanvi=scanvi,
         surgery=surgery,
