@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from study.cells.findings import Findings
 from study.cells.genes import shared_genes
 from study.cells.joining import join
-from study.cells.names import as_text, numbers_in_files, put_together, spelled, twice_spelled
+from study.cells.names import MISSING, as_text, numbers_in_files, put_together, spelled, twice_spelled, without_labels
 from study.cells.prepared import UNLABELLED, Annotation
 from study.cells.roles import datasets_in_two_files, one_role, repeated, unequal_references
 from study.cells.sheet import Sheet
@@ -71,7 +71,7 @@ def read_source(config: DataConfig) -> tuple[Source | None, Findings]:
         if empty := int((rows & ~filled).sum()):
             findings.warnings.append(f"{empty:,} {what} cells have no count in the {len(genes):,} genes: left out.")
     reference, query = np.flatnonzero(is_reference & filled), np.flatnonzero(~is_reference & filled)
-    if len(set(label[reference])) < 2:
+    if len(set(label[reference]) - {""}) < 2:
         findings.problems.append("fewer than 2 classes of the reference have cells with any count. Use more genes.")
         return None, findings
     query = one_role(config, prints, reference, query, (dataset, label), findings)
@@ -168,26 +168,29 @@ def _labels(config: DataConfig, sheets: list[Sheet], is_reference: np.ndarray, f
     if not absent:
         label = spelled(label, config, first=label[is_reference])
         label = put_together(label, config, findings.problems)
+        gaps = int((label[is_reference] == "").sum())
+        label = without_labels(label, config, findings.problems)
         findings.problems.extend(twice_spelled(label, "labels (data.labels_key, data.truth_key)", "classes"))
         read = zip((sheet.where for sheet in sheets), np.split(label, starts), strict=True)
         findings.problems.extend(numbers_in_files(list(read)))
     if not absent and is_reference.any():
-        _check_labels(config, label[is_reference], findings)
+        _check_labels(config, label[is_reference], gaps, findings)
     label[~is_reference & (label == UNLABELLED)] = ""
     return label
 
 
-def _check_labels(config: DataConfig, labels: np.ndarray, findings: Findings) -> None:
+def _check_labels(config: DataConfig, labels: np.ndarray, gaps: int, findings: Findings) -> None:
     where = f"labels of the reference (obs[{config.labels_key!r}])"
-    if gaps := int((labels == "").sum()):
+    if gaps and MISSING not in config.unlabelled:
         findings.problems.append(
-            f"{where}: missing or empty for {gaps:,} of {len(labels):,} cells. Remove these cells."
+            f"{where}: missing or empty for {gaps:,} of {len(labels):,} cells. Remove these cells, or take them as "
+            f"unlabelled ones with 'data.unlabelled=[{MISSING}]'."
         )
     sizes = pd.Series(labels[labels != ""], dtype=object).value_counts()
     if UNLABELLED in sizes.index:
         findings.problems.append(
             f"{where}: {sizes[UNLABELLED]:,} cells are called {UNLABELLED!r}, which scANVI keeps for cells without a "
-            "label. Rename the label, or remove these cells from the reference."
+            f"label. Say 'data.unlabelled=[{UNLABELLED}]' if they have none, or rename the label."
         )
     if len(sizes) == 1:
         findings.problems.append(f"{where}: all cells are {sizes.index[0]!r}. Expected at least 2 classes.")
@@ -236,7 +239,7 @@ def annotation(source: Source, rows: np.ndarray, copies: np.ndarray | None = Non
     """
     every = np.concatenate([source.reference, rows])
     label, truth = source.label[source.reference], source.label[rows]
-    classes = tuple(sorted(set(label)))
+    classes = tuple(sorted(set(label) - {""}))
     truth_classes = classes + tuple(sorted(set(truth) - {"", *classes}))
     batches = tuple(sorted(set(source.batch[every])))
     names = source.names[every]

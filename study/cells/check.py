@@ -203,7 +203,7 @@ def _depth_in_words(cells: pd.DataFrame) -> pd.DataFrame:
 
 def _about_reference(reference: _Part, data: DataConfig, folds: int) -> list[str]:
     """What is odd about the reference, though a study can run."""
-    sizes = pd.Series(reference.labels, dtype=object).value_counts()
+    sizes = pd.Series(reference.labels[reference.labels != ""], dtype=object).value_counts()
     warnings = [
         f"class {label!r} has {size} reference cells, fewer than the {folds} folds: it is not held out in each."
         for label, size in sizes.items()

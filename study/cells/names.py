@@ -21,6 +21,7 @@ NO_LABEL = re.compile(
     r"(doublet|multiplet|triplet)s?)(cells?)?\d*"
 )
 NUMBER = re.compile(r"-?\d+")
+MISSING = "missing"  # what data.unlabelled calls an empty label
 
 
 def as_text(column: pd.Series) -> np.ndarray:
@@ -91,6 +92,18 @@ def put_together(labels: np.ndarray, config: DataConfig, problems: list[str]) ->
         if part not in found
     )
     return np.array([whole.get(value, value) for value in values], dtype=object)[codes]
+
+
+def without_labels(labels: np.ndarray, config: DataConfig, problems: list[str]) -> np.ndarray:
+    """Take away the labels that `data.unlabelled` says mean no label; one that no cell has is a problem."""
+    named = [label for label in config.unlabelled if label != MISSING]
+    found = sorted({*labels} - {""})
+    problems.extend(
+        f"data.unlabelled: no cell has the label {label!r}.{nearest(label, found)} Labels: {few(found)}."
+        for label in named
+        if label not in found
+    )
+    return np.where(np.isin(labels, config.unlabelled), "", labels)
 
 
 def are_numbers(labels: Iterable[str]) -> bool:

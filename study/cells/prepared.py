@@ -39,7 +39,7 @@ class Annotation:
     classes
         Sorted labels that occur in the reference.
     labels
-        Codes into `classes`, shape (n_reference,), int32.
+        Codes into `classes`, shape (n_reference,), int32; -1 where a reference cell has no label.
     truth
         Codes into `truth_classes`, shape (n_query,), int32; -1 where unknown.
     truth_classes
@@ -68,6 +68,11 @@ class Annotation:
     def n_reference(self) -> int:
         """Number of reference cells."""
         return len(self.labels)
+
+    @property
+    def unlabelled(self) -> np.ndarray:
+        """Reference rows without a label: they are trained on as query cells are, and never held out."""
+        return np.flatnonzero(self.labels < 0)
 
     @property
     def n_query(self) -> int:

@@ -105,6 +105,9 @@ class DataConfig(Model):
     labels: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = Field(
         default_factory=dict, description="labels to put together, under one name; labels not named keep theirs"
     )
+    unlabelled: tuple[str, ...] = Field(
+        (), description="labels that mean 'no label': such reference cells train as unlabelled ones; 'missing' for gaps"
+    )
     clean_names: StrictBool = Field(
         False, description="labels, datasets and batches that differ only by blanks or case are one, as first spelled"
     )

@@ -40,7 +40,9 @@ class Condition:
         mine = _drawn(cells, self.n_cells, self.draw) if self.draw else cells.first(self.n_cells)
         if self.shuffled is None:
             return mine
-        return replace(mine, labels=generator(self.shuffled, "shuffled labels").permutation(mine.labels))
+        labels, known = mine.labels.copy(), mine.labels >= 0
+        labels[known] = generator(self.shuffled, "shuffled labels").permutation(labels[known])
+        return replace(mine, labels=labels)
 
 
 def _drawn(cells: Cells, n: int, draw: int) -> Cells:

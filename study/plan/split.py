@@ -30,17 +30,21 @@ class Split:
     left_out
         One row at most, left out because it would be a minibatch of its own (see `split`), and copies of held-out
         cells in a pseudo-query.
+    unlabelled
+        Reference rows without a label, among the training rows.
     """
 
     train: Indices
     held_out: Indices
     left_out: Indices
     n_reference: int
+    unlabelled: Indices
 
     @property
     def labelled(self) -> Indices:
-        """The reference rows among the training rows."""
-        return self.train[self.train < self.n_reference]
+        """The reference rows with a label among the training rows."""
+        rows = self.train[self.train < self.n_reference]
+        return rows[~np.isin(rows, self.unlabelled)] if self.unlabelled.size else rows
 
 
 def held_out(labels: npt.NDArray[np.int32], fold: int, folds: int) -> npt.NDArray[np.bool_]:
@@ -52,7 +56,7 @@ def held_out(labels: npt.NDArray[np.int32], fold: int, folds: int) -> npt.NDArra
     Parameters
     ----------
     labels
-        Class codes, shape (n_reference,).
+        Class codes, shape (n_reference,); -1 for cells without a label, which are never held out.
     fold
         Part ``fold % folds`` of random split ``fold // folds``.
     folds
@@ -65,7 +69,7 @@ def held_out(labels: npt.NDArray[np.int32], fold: int, folds: int) -> npt.NDArra
     generator = np.random.default_rng([fold // folds, folds])
     part = np.full(labels.size, -1)
     dealt = 0
-    for code in np.unique(labels):
+    for code in np.unique(labels[labels >= 0]):
         rows = generator.permutation(np.flatnonzero(labels == code))
         if rows.size > 1:
             part[rows] = (dealt + np.arange(rows.size)) % folds
@@ -88,7 +92,7 @@ def split_cells(cells: Cells, fold: int, folds: int, batch_size: int) -> Split:
     left_out = np.flatnonzero(copied) + n
     if train.size % batch_size == 1:
         train, left_out = train[:-1], np.append(left_out, train[-1])
-    return Split(train, np.flatnonzero(out), left_out, n)
+    return Split(train, np.flatnonzero(out), left_out, n, cells.unlabelled)
 
 
 def query_rows(parts: Split, batch_size: int) -> Indices:

@@ -27,8 +27,9 @@ def write_confusion(folder: Path, cells: Cells, probabilities: npt.NDArray[np.fl
     probabilities
         Of each class, shape (n_reference + n_query, n_classes).
     """
+    known = cells.labels >= 0
     called = probabilities[: cells.n_reference].argmax(axis=1)
-    matrix = confusion_matrix(cells.labels, called, labels=np.arange(len(cells.classes)))
+    matrix = confusion_matrix(cells.labels[known], called[known], labels=np.arange(len(cells.classes)))
     for kind, axis in (("recall", 1), ("precision", 0)):
         shares = matrix / np.maximum(matrix.sum(axis=axis, keepdims=True), 1)
         frame = pd.DataFrame(

@@ -69,7 +69,7 @@ def predicted_of(
 ) -> tuple[Predicted, Predicted]:
     """Return what is said of the reference and of the query, each in the order of its files."""
     batch = np.asarray(cells.batches, dtype=object)[cells.batch]
-    known = np.asarray(cells.classes, dtype=object)[cells.labels]
+    known = np.asarray([*cells.classes, UNLABELLED], dtype=object)[cells.labels]
     label = np.concatenate([known, np.repeat(UNLABELLED, cells.n_query)])
     told = pd.DataFrame({"scanvi_batch": batch, "scanvi_label": label})
     every = Predicted(places, told, cells.classes, probabilities, embeddings)

@@ -252,7 +252,7 @@ def _map_query(
 ) -> Transferred:
     """Map a query onto a model of the reference and save it; of the reference, what that model said stays."""
     rows = np.arange(cells.counts.shape[0])
-    parts = Split(rows, rows[:0], rows[:0], cells.n_reference)
+    parts = Split(rows, rows[:0], rows[:0], cells.n_reference, cells.unlabelled)
     found: list[Transferred] = []
 
     def read(snapshot: Snapshot) -> None:
@@ -279,4 +279,4 @@ def _all_cells(cells: Cells, batch_size: int) -> Split:
     """All cells are trained on, but for one that would be a minibatch of its own."""
     rows = np.arange(cells.counts.shape[0])
     cut = rows.size - (rows.size % batch_size == 1)
-    return Split(rows[:cut], rows[:0], rows[cut:], cells.n_reference)
+    return Split(rows[:cut], rows[:0], rows[cut:], cells.n_reference, cells.unlabelled)

@@ -141,7 +141,7 @@ def joint_anndata(cells: Cells, parts: Split) -> AnnData:
     """Reference and query over the shared counts, held-out cells labelled as unknown."""
     words = (*cells.classes, UNLABELLED)
     labels = np.full(cells.counts.shape[0], words.index(UNLABELLED), dtype=np.int32)
-    labels[: cells.n_reference] = cells.labels
+    labels[: cells.n_reference] = np.where(cells.labels < 0, words.index(UNLABELLED), cells.labels)
     labels[parts.held_out] = words.index(UNLABELLED)
     return _anndata(cells, slice(None), _categorical(labels, words))
 

@@ -36,9 +36,10 @@ def fit_logistic(planned: PlannedTrial, cells: Cells, folds: int) -> tuple[Resul
     fold = planned.replicate.fold
     alone = planned.condition.take(cells)
     out = held_out(alone.labels, fold, folds)
-    parts = Split(np.flatnonzero(~out), np.flatnonzero(out), np.array([], dtype=np.int64), alone.n_reference)
+    nothing = np.array([], dtype=np.int64)
+    parts = Split(np.flatnonzero(~out), np.flatnonzero(out), nothing, alone.n_reference, alone.unlabelled)
     features = _log_normalised(alone.counts)
-    rows = _some_of_each(alone.labels, parts.train, fold)
+    rows = _some_of_each(alone.labels, parts.labelled, fold)
     model = LogisticRegression(max_iter=MOST_ITERATIONS).fit(features[rows], alone.labels[rows])
     probabilities = np.zeros((alone.n_reference, len(alone.classes)), dtype=np.float32)
     probabilities[:, model.classes_] = model.predict_proba(features)

@@ -51,7 +51,8 @@ def probe(model: SCANVI, cells: Cells, parts: Split, adata: AnnData | None = Non
     """
     query = parts.train[parts.train >= cells.n_reference]
     # Surgery trains on the query alone.
-    found: dict[str, Any] = {"unlabelled_share": query.size / parts.train.size if adata is None else 1.0}
+    unlabelled = 1 - parts.labelled.size / parts.train.size if parts.unlabelled.size else query.size / parts.train.size
+    found: dict[str, Any] = {"unlabelled_share": unlabelled if adata is None else 1.0}
     if query.size > 1:
         latent = {name: _latent(model, adata, rows) for name, rows in (("reference", parts.labelled), ("query", query))}
         found["latent_distance"] = energy_distance(latent["reference"], latent["query"])

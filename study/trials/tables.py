@@ -37,8 +37,8 @@ def cell_frame(result: Result, found: Predictions, cells: Cells) -> pd.DataFrame
     part = np.repeat([TRAIN, QUERY], [n, cells.n_query]).astype(object)
     part[[row for row in result.left_out if row < n]] = "left out"
     part[found.held_out] = HELD_OUT
-    classes = np.array(cells.classes, dtype=object)
-    truth = np.array([*cells.truth_classes, None], dtype=object)  # the last for codes of -1
+    classes = np.array([*cells.classes, None], dtype=object)  # the last for codes of -1
+    truth = np.array([*cells.truth_classes, None], dtype=object)
     called = np.concatenate([found.probabilities.argmax(axis=1), found.query_label])
     return pd.DataFrame(
         {

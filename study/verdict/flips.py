@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from study.cells import Cells
+from study.cells import UNLABELLED, Cells
 from study.plan import Levels, Plan, PlannedTrial
 from study.trials import HELD_OUT, TRAIN, Predictions, ReadPredictions, Result
 from study.verdict.words import PART_WORDS, point_words
@@ -145,7 +145,7 @@ def _table(name: str, tally: _Tally, baseline: str, cells: Cells) -> pd.DataFram
         {
             "cell": cells.names[row],
             "batch": np.array(cells.batches, dtype=object)[cells.batch[row]],
-            "label": classes[cells.labels[row]],
+            "label": np.array([*classes, UNLABELLED], dtype=object)[cells.labels[row]],
             "part": np.array(PARTS, dtype=object)[part],
             "baseline": baseline,
             "condition": name,
