@@ -20,7 +20,7 @@ from study.plan.tree import Plan, PlannedTrial, plan_study
 from study.training.hardware import Hardware
 from study.trials.perform import perform
 from study.trials.record import Predictions
-from study.trials.store import read_predictions
+from study.trials.store import read_all, read_predictions
 
 SMALL = ["scvi.max_epochs=3", "scvi.n_hidden=16", "scvi.n_latent=4", "query_cells=100"]
 
@@ -40,7 +40,8 @@ def perform_all(made: Plan, cells: dict[str, Cells], folder: Path) -> dict[str, 
 
 
 def stock_anndata(cells: Cells, parts: Split) -> tuple[AnnData, list[np.ndarray]]:
-    labels = np.array([cells.classes[code] for code in cells.labels] + ["Unknown"] * cells.n_query, dtype=object)
+    known = ["Unknown" if code < 0 else cells.classes[code] for code in cells.labels]
+    labels = np.array(known + ["Unknown"] * cells.n_query, dtype=object)
     labels[parts.held_out] = "Unknown"
     obs = pd.DataFrame({"batch": [cells.batches[code] for code in cells.batch], "label": labels})
     adata = AnnData(cells.counts.copy(), obs=obs.set_index(obs.index.astype(str)))
@@ -88,6 +89,27 @@ def test_every_trial_of_the_tree_equals_the_trial_trained_alone(tmp_path: Path, 
         reference = alone.to_numpy()[: ours.n_reference]
         assert np.array_equal(shared[trial.key].probabilities, reference), trial.levels
         assert np.array_equal(shared[trial.key].query_confidence, alone.to_numpy()[ours.n_reference :].max(axis=1))
+
+
+def test_reference_cells_without_a_label_are_those_of_stock_scvi_tools(tmp_path: Path) -> None:
+    """They train as unlabelled cells, are never held out, and count in no recall."""
+    factors = "{scanvi.max_epochs: {levels: [1, 2]}}"
+    made, cells = planned(tmp_path, factors, "data.unlabelled=[CD34+,Dendritic]", "data.queries={asis: {}}")
+    ours = cells["asis"].first(100)
+    assert (ours.labels < 0).sum() > 50
+    assert {"CD34+", "Dendritic"}.isdisjoint(ours.classes)
+    parts = split_cells(ours, 0, made.folds, 128)
+    assert (ours.labels[parts.held_out] >= 0).all()
+    assert set(parts.unlabelled) <= set(parts.train) - set(parts.labelled)
+    shared = perform_all(made, cells, tmp_path)
+    torch.set_num_threads(1)
+    for trial in made.trials:
+        alone = stock_alone(trial, ours, parts).to_numpy()
+        assert np.array_equal(shared[trial.key].probabilities, alone[: ours.n_reference]), trial.levels
+    for result in read_all(tmp_path, [trial.key for trial in made.trials]).values():
+        counted = {part: int(np.sum(matrix)) for part, matrix in result.confusion.items()}
+        assert (counted["heldout"], counted["train"]) == (parts.held_out.size, parts.labelled.size)
+        assert result.probes["unlabelled_share"] == pytest.approx(1 - parts.labelled.size / parts.train.size)
 
 
 def test_epoch_levels_of_scvi_are_snapshots_too(tmp_path: Path) -> None:
