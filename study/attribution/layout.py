@@ -138,6 +138,12 @@ class Squares:
         )
 
 
+def stacked(tables: Sequence[Squares]) -> Squares:
+    """Return the sums of squares of tables with the same replicates and errors as those of many, ``[table, ...]``."""
+    parts = {name: np.stack([getattr(one, name) for one in tables]) for name in ("mean", "effect", "error", "block")}
+    return replace(tables[0], **parts)
+
+
 def layout_of(factors: Sequence[Factor], strata: Sequence[Stratum]) -> Layout:
     """Return the layout of the balanced design that crosses the factors.
 
@@ -267,7 +273,7 @@ def chance_variances(mean_squares: Floats, sharing: Sequence[int]) -> Floats:
     return scaled
 
 
-def f_test(effect: Floats, df: Floats | int, error: Floats, error_df: NDArray[np.int_]) -> Floats:
+def f_test(effect: Floats, df: Floats | int, error: Floats, error_df: NDArray[Any]) -> Floats:
     """Return the p value of effect against error sums of squares; 1 where there is no effect at all."""
     numerator_df, denominator_df = np.asarray(df, dtype=float), np.asarray(error_df, dtype=float)
     with np.errstate(divide="ignore", invalid="ignore"):
