@@ -140,8 +140,10 @@ class Squares:
 
 def stacked(tables: Sequence[Squares]) -> Squares:
     """Return the sums of squares of tables with the same replicates and errors as those of many, ``[table, ...]``."""
-    parts = {name: np.stack([getattr(one, name) for one in tables]) for name in ("mean", "effect", "error", "block")}
-    return replace(tables[0], **parts)
+    mean, effect, error, block = (
+        np.stack([getattr(one, name) for one in tables]) for name in ("mean", "effect", "error", "block")
+    )
+    return replace(tables[0], mean=mean, effect=effect, error=error, block=block)
 
 
 def layout_of(factors: Sequence[Factor], strata: Sequence[Stratum]) -> Layout:
