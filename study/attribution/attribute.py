@@ -154,9 +154,12 @@ def _fit_family(
     found = stacked([one.squares for one in members])
     family = Family(eta, points, slopes, found, proper, exact)
     judges = family.judges
-    bounds = share_bounds(found, layout, piece_ratios(eta[judges], found[judges], layout))
+    ratios = piece_ratios(eta[judges], found[judges], layout)
+    bounds = share_bounds(found, layout, ratios)
     compared = compare(weights, family, layout)
-    return [Decomposition(found[i], bounds[i], compared[i], one.method, one.reason) for i, one in enumerate(members)]
+    return [
+        Decomposition(found[i], ratios, bounds[i], compared[i], one.method, one.reason) for i, one in enumerate(members)
+    ]
 
 
 def _findings(

@@ -98,6 +98,11 @@ def contrasts_of(layout: Layout, baselines: Mapping[str, Level] | None = None) -
     return (*means, *marginal, *simple)
 
 
+def marginal_effects(layout: Layout) -> int:
+    """Return how many marginal differences a design has."""
+    return sum(len(factor.levels) - 1 for factor in layout.factors)
+
+
 def weights_of(contrasts: Sequence[Contrast], layout: Layout) -> Floats:
     """Return the weights of contrasts on the cells, ``[contrast, cell]``."""
     return np.array([_weights(contrast, layout) for contrast in contrasts])

@@ -135,16 +135,13 @@ def piece_ratios(eta: Floats, found: Squares, layout: Layout) -> Ratios:
     rotated = eta @ layout.rotation
     within = ((rotated - rotated.mean(axis=-2, keepdims=True)) ** 2).sum(axis=-2)
     ratios = []
-    for group, stratum in layout.pieces:
-        mine = [c for c, t in enumerate(layout.column_term) if t >= 0 and _is(layout, t, group, stratum)]
+    piece = np.array([-1, *(layout.piece_of(t) for t in layout.column_term[1:])])
+    for p, (_, stratum) in enumerate(layout.pieces):
+        mine = np.flatnonzero(piece == p)
         own = within[..., mine].sum(axis=-1) / (len(mine) * (found.replicates - 1))
         pooled = found.error_mean_squares[..., stratum]
         ratios.append(np.divide(own, pooled, out=np.ones_like(own), where=pooled > 0).mean())
     return Ratios(np.maximum(np.array(ratios), 1.0), ratio_df(len(eta), found.replicates))
-
-
-def _is(layout: Layout, term: int, group: str, stratum: int) -> bool:
-    return (layout.terms[term].group, layout.terms[term].stratum) == (group, stratum)
 
 
 def ratio_df(classes: int, replicates: int) -> float:
