@@ -93,6 +93,7 @@ def _least_found(level: float, df: float) -> float:
     critical = stats.t.isf(level / 2, df)
 
     def missed(effect: float) -> float:
-        return float(stats.nct.cdf(critical, df, effect)) - (1 - POWER)
+        # Far out the distribution function is not computed, and is 0.
+        return float(np.nan_to_num(stats.nct.cdf(critical, df, effect))) - (1 - POWER)
 
     return float(optimize.brentq(missed, 0.0, 10 * critical + 10))
