@@ -21,13 +21,15 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the tables are those of the tests
 from study.attribution.effects import compare, contrasts_of, weights_of
 from study.attribution.intervals import share_bounds
-from study.attribution.layout import Floats, squares
-from study.attribution.tables import MIN_SUPPORT, ClassTable
+from study.attribution.layout import Floats
+from study.attribution.moderation import piece_ratios
+from study.attribution.tables import MIN_SUPPORT
 from tests.simulated_tables import (
     GROUPS,
     Planted,
     chance_for,
     draw,
+    family_of,
     layout_for,
     plant_effects,
     small_design,
@@ -43,6 +45,7 @@ PATTERNS: dict[str, dict[str, float]] = {
     "all three": {"data": 0.10, "parameter": 0.10, "data x parameter": 0.05},
 }
 DRAWS = 512
+CLASSES = 5  # of one study: tables are judged together
 
 
 @dataclass(frozen=True)
@@ -95,14 +98,17 @@ def measure(scenario: Scenario, tables: int, rng: np.random.Generator) -> Measur
         effects = plant_effects(planted, layout, rng)
         truth = true_shares(planted, effects, layout, rng)
         drawn = draw(planted, effects, layout, scenario.replicates, tables // 10, rng)
-        table = ClassTable(drawn.correct, drawn.total, np.empty(0, int), np.empty(0, int))
-        found = squares(table.eta, layout)
-        bounds = share_bounds(found, layout, draws=DRAWS)
-        hits.append(_inside(bounds.lower, truth, bounds.upper))
-        widths.append(bounds.upper - bounds.lower)
+        real = true_points(planted, effects, drawn.block) @ weights.T
         truths.append(truth)
-        compared = compare(weights, table.points, table.slopes, found, layout)
-        points.append(_inside(compared.lower, true_points(planted, effects, drawn.block) @ weights.T, compared.upper))
+        for start in range(0, len(drawn.correct), CLASSES):
+            mine = slice(start, start + CLASSES)
+            family = family_of(drawn.correct[mine], drawn.total[mine], layout)
+            ratios = piece_ratios(family.eta, family.squares, layout)
+            bounds = share_bounds(family.squares, layout, ratios, draws=DRAWS)
+            hits.append(_inside(bounds.lower, truth, bounds.upper))
+            widths.append(bounds.upper - bounds.lower)
+            compared = compare(weights, family, layout)
+            points.append(_inside(compared.lower, real[mine], compared.upper))
     by_contrast = np.concatenate(points).mean(axis=0)
     return Measured(
         scenario,

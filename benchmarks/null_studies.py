@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from scipy.special import expit
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the tables are those of the tests
 from study.attribution.attribute import attribute_tables
@@ -28,9 +27,11 @@ from study.attribution.effects import adjust_effects, compare, contrasts_of, hol
 from study.attribution.findings import SIGNIFICANT
 from study.attribution.intervals import group_p_values, piece_squares
 from study.attribution.layout import CAUSES, Floats, Layout, Squares, f_test, squares
-from study.attribution.tables import ClassTable, logit, percent, slope
+from study.attribution.moderation import piece_ratios
+from study.attribution.tables import ClassTable, logit
+from study.trials.metrics import MACRO
 from study.verdict.sentences import dominant_group
-from tests.simulated_tables import Planted, chance_for, default_design, draw, forum_design, layout_for
+from tests.simulated_tables import Planted, chance_for, default_design, draw, family_of, forum_design, layout_for
 
 CLASSES = 6
 CELLS = (50, 100, 200, 500, 1000, 2000)
@@ -84,8 +85,9 @@ def measure(condition: Condition, studies: int, rng: np.random.Generator) -> Mea
     found = squares(logit(correct, total), layout)
     p_groups = group_p_values(*piece_squares(found, layout), found, layout)
     blamed = np.zeros((studies, 2, len(CAUSES)), dtype=bool)
-    for study in _suspects(correct, total, p_groups, condition, layout):
-        blamed[study] = _card(correct[study], total[study], condition, layout)
+    for study in range(studies):
+        if _suspect(correct[study], total[study], condition, layout):
+            blamed[study] = _card(correct[study], total[study], condition, layout)
     return Measured(
         condition,
         studies,
@@ -117,19 +119,17 @@ def _draw(condition: Condition, studies: int, layout: Layout, rng: np.random.Gen
     return np.stack([*correct, macro * everything], axis=1), np.stack([*total, everything], axis=1)
 
 
-def _suspects(correct: Floats, total: Floats, p_groups: Floats, condition: Condition, layout: Layout) -> Iterator[int]:
-    """Yield the studies whose card could blame something falsely: only these need the whole, slower, card."""
+def _suspect(correct: Floats, total: Floats, condition: Condition, layout: Layout) -> bool:
+    """Return whether the card of a study could blame something falsely: only these need the whole, slower, card."""
     contrasts = contrasts_of(layout)
     idle = np.array([contrast.factor != condition.acting for contrast in contrasts])
-    eta = logit(correct, total)
-    slopes = slope(expit(eta))
-    found = squares(eta, layout)
-    compared = compare(weights_of(contrasts, layout), percent(correct, total), slopes, found, layout)
+    family = family_of(correct, total, layout, summaries=1)
+    effects = adjust_effects(compare(weights_of(contrasts, layout), family, layout).p, contrasts)[:, idle]
     had = [group in layout.groups and group != _role(condition, layout) for group in CAUSES]
-    for study, (groups, effects) in enumerate(zip(p_groups, compared.p, strict=True)):
-        smallest = min(holm(groups[:, had]).min(), np.nanmin(adjust_effects(effects, contrasts)[:, idle]))
-        if smallest <= SIGNIFICANT:
-            yield study
+    found, judges = family.squares, family.judges
+    ratios = piece_ratios(family.eta[judges], found[judges], layout)
+    groups = holm(group_p_values(*piece_squares(found, layout), found, layout, ratios)[:, had])
+    return bool(min(groups.min(), np.nanmin(effects)) <= SIGNIFICANT)
 
 
 def _role(condition: Condition, layout: Layout) -> str | None:
@@ -140,7 +140,8 @@ def _role(condition: Condition, layout: Layout) -> str | None:
 def _card(correct: Floats, total: Floats, condition: Condition, layout: Layout) -> NDArray[np.bool_]:
     """Return what the card of one study blames falsely, ``[dominant or effect, group]``."""
     index = np.arange(correct.shape[1])
-    tables = {("recall", str(k)): ClassTable(correct[k], total[k], index, index) for k in range(len(correct))}
+    names = [*map(str, range(CLASSES)), MACRO]
+    tables = {("recall", name): ClassTable(correct[k], total[k], index, index) for k, name in enumerate(names)}
     blamed = np.zeros((2, len(CAUSES)), dtype=bool)
     for found in attribute_tables(tables, layout):
         dominant = dominant_group(found)

@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
+from study.attribution.effects import Family
 from study.attribution.layout import CAUSES, CHANCE, Floats, Layout, chance_variances, layout_of, squares
 from study.attribution.tables import logit as empirical_logit
+from study.attribution.tables import percent, slope
 from study.plan.factors import Factor, strata
 
 GROUPS = (*CAUSES, CHANCE)
@@ -132,6 +134,13 @@ def draw(
     total = np.full(eta.shape, float(planted.cells or 1_000_000))
     correct = rng.binomial(total.astype(int), expit(eta)).astype(float) if planted.cells else total * expit(eta)
     return Drawn(correct, total, block)
+
+
+def family_of(correct: Floats, total: Floats, layout: Layout, summaries: int = 0) -> Family:
+    """Return tables ``[table, replicate, cell]`` as those of one outcome; the last ones summarize the others."""
+    eta = empirical_logit(correct, total)
+    proper = np.arange(len(eta)) < len(eta) - summaries
+    return Family(eta, percent(correct, total), slope(expit(eta)), squares(eta, layout), proper)
 
 
 def true_points(planted: Planted, effects: Floats, block: Floats) -> Floats:

@@ -1,5 +1,7 @@
 from .attribute import attribute_study as attribute_study
 from .drawn import OTHER as OTHER
+from .effects import FIRST as FIRST
+from .effects import marginal_effects as marginal_effects
 from .findings import SIGNIFICANT as SIGNIFICANT
 from .findings import Attribution as Attribution
 from .findings import Effect as Effect
@@ -17,3 +19,5 @@ from .layout import Floats as Floats
 from .layout import Layout as Layout
 from .layout import Squares as Squares
 from .layout import layout_of as layout_of
+from .moderation import both_df as both_df
+from .moderation import ratio_df as ratio_df

@@ -7,22 +7,34 @@ differ in (held-out cells, seed) stands apart. The method and its sources: docs/
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import special
 
 from study.attribution.balanced import Decomposition, describe
 from study.attribution.drawn import attribute_random
-from study.attribution.effects import Contrast, adjust_effects, compare, contrasts_of, holm, weights_of
-from study.attribution.findings import Attribution, StudyAttribution
+from study.attribution.effects import (
+    Contrast,
+    Family,
+    adjust_effects,
+    compare,
+    contrasts_of,
+    holm,
+    outcome_weights,
+    weights_of,
+)
+from study.attribution.findings import Attribution, Method, StudyAttribution
 from study.attribution.intervals import share_bounds
-from study.attribution.layout import CAUSES, Floats, Layout, layout_of, squares
-from study.attribution.mixed import compare_unbalanced, fit_unbalanced
+from study.attribution.layout import CAUSES, Floats, Layout, Squares, layout_of, squares, stacked
+from study.attribution.mixed import exact_variances, fit_unbalanced
+from study.attribution.moderation import piece_ratios
 from study.attribution.tables import ClassTable, class_table, reason_not_to, slope
 from study.config import Level
 from study.plan import Factor, Stratum
+from study.trials import MACRO, OVERALL
 
 NAMES = ["outcome", "class_name"]
 
@@ -51,9 +63,9 @@ def attribute_study(
 
     Returns
     -------
-    One `Attribution` per outcome and class, in order of appearance. Within each outcome, p values of effects are
-    adjusted by Holm over all effects of all classes, marginal and simple ones with half of the error each, and those
-    of groups over all groups of all classes.
+    One `Attribution` per outcome and class, in order of appearance. p values of effects are adjusted by weighted Holm
+    over all effects of all classes of all outcomes, the first outcome before the others, marginal and simple ones with
+    half of the error each; those of groups over all groups of all classes and outcomes.
 
     Raises
     ------
@@ -75,46 +87,79 @@ def attribute_tables(
     """Attribute tables that are already arranged, by outcome and class name: the inside of `attribute_study`."""
     contrasts = contrasts_of(layout, baselines)
     weights = weights_of(contrasts, layout)
-    ready = [reason_not_to(table, layout) for table in tables.values()]
-    fits, reasons = _fit_all(list(tables.values()), ready, layout, weights)
+    fits, reasons = _fit_all(tables, layout, weights)
     return _findings(tables, fits, reasons, contrasts, layout)
 
 
+@dataclass(frozen=True, eq=False)
+class _Arranged:
+    """One table ready to be decomposed; what is missing is filled as the mixed model fits it."""
+
+    squares: Squares
+    eta: Floats
+    points: Floats
+    slopes: Floats
+    exact: Floats
+    method: Method = "balanced"
+    reason: str = ""
+
+
 def _fit_all(
-    tables: list[ClassTable], reasons: list[str], layout: Layout, weights: Floats
+    tables: Mapping[tuple[str, str], ClassTable], layout: Layout, weights: Floats
 ) -> tuple[list[Decomposition | None], list[str]]:
-    """Fit what can be fitted: complete tables together, those with missing trials one by one."""
+    """Fit what can be fitted, the classes of an outcome together: they share what is known of errors."""
     fits: list[Decomposition | None] = [None] * len(tables)
-    reasons = list(reasons)
-    whole: dict[int, list[int]] = {}
-    for i, table in enumerate(tables):
-        if not reasons[i] and table.present.all():
-            whole.setdefault(len(table.correct), []).append(i)
-        elif not reasons[i]:
-            try:
-                fits[i] = _fit_missing(table, layout, weights)
-            except ValueError as error:
-                reasons[i] = str(error)
-    for members in whole.values():
-        found = squares(np.stack([tables[i].eta for i in members]), layout)
-        bounds = share_bounds(found, layout)
-        points = np.stack([tables[i].points for i in members])
-        slopes = np.stack([tables[i].slopes for i in members])
-        compared = compare(weights, points, slopes, found, layout)
-        for at, i in enumerate(members):
-            fits[i] = Decomposition(found[at], bounds[at], compared[at], "balanced", "")
+    reasons = [reason_not_to(table, layout) for table in tables.values()]
+    families: dict[tuple[object, ...], dict[int, _Arranged]] = {}
+    for i, ((outcome, _), table) in enumerate(tables.items()):
+        if reasons[i]:
+            continue
+        try:
+            one = _arranged(table, layout, weights)
+        except ValueError as error:
+            reasons[i] = str(error)
+            continue
+        families.setdefault((outcome, len(table.correct), *one.squares.error_df), {})[i] = one
+    names = list(tables)
+    for members in families.values():
+        proper = np.array([names[i][1] not in (MACRO, OVERALL) for i in members])
+        fits_of = _fit_family(list(members.values()), proper, layout, weights)
+        for i, fit in zip(members, fits_of, strict=True):
+            fits[i] = fit
     return fits, reasons
 
 
-def _fit_missing(table: ClassTable, layout: Layout, weights: Floats) -> Decomposition:
-    """Fit a table with missing trials by the mixed model."""
+def _arranged(table: ClassTable, layout: Layout, weights: Floats) -> _Arranged:
+    """Return a table with its sums of squares, by the mixed model where trials are missing."""
+    if table.present.all():
+        plain = np.ones(len(weights))
+        return _Arranged(squares(table.eta, layout), table.eta, table.points, table.slopes, plain)
     fit = fit_unbalanced(table.eta, layout)
     fitted = special.expit(fit.fitted)
+    eta = np.where(table.present, table.eta, fit.fitted)
     points = np.where(table.present, table.points, 100 * fitted)
     slopes = np.where(table.present, table.slopes, slope(fitted))
     reason = f"{int((~table.present).sum())} of {table.present.size} trials are missing: a mixed model, approximate"
-    compared = compare_unbalanced(weights, points, slopes, fit, layout)
-    return Decomposition(fit.squares, share_bounds(fit.squares, layout), compared, "mixed model", reason)
+    exact = exact_variances(weights, slopes, fit, layout)
+    return _Arranged(fit.squares, eta, points, slopes, exact, "mixed model", reason)
+
+
+def _fit_family(
+    members: Sequence[_Arranged], proper: NDArray[np.bool_], layout: Layout, weights: Floats
+) -> list[Decomposition]:
+    """Decompose the tables of one outcome."""
+    eta, points, slopes, exact = (
+        np.stack([getattr(one, name) for one in members]) for name in ("eta", "points", "slopes", "exact")
+    )
+    found = stacked([one.squares for one in members])
+    family = Family(eta, points, slopes, found, proper, exact)
+    judges = family.judges
+    ratios = piece_ratios(eta[judges], found[judges], layout)
+    bounds = share_bounds(found, layout, ratios)
+    compared = compare(weights, family, layout)
+    return [
+        Decomposition(found[i], ratios, bounds[i], compared[i], one.method, one.reason) for i, one in enumerate(members)
+    ]
 
 
 def _findings(
@@ -146,29 +191,33 @@ def _findings(
 def _adjusted(
     outcomes: Sequence[str], fits: Sequence[Decomposition | None], contrasts: Sequence[Contrast], layout: Layout
 ) -> dict[int, tuple[Floats, Floats]]:
-    """Return, by table, the p values of groups ``[3]`` and effects ``[contrast]``, corrected within each outcome."""
+    """Return, by table, the p values of groups ``[3]`` and effects ``[contrast]``, corrected over the whole study."""
     had = np.array([group in layout.groups for group in CAUSES])
-    found: dict[int, tuple[Floats, Floats]] = {}
-    for outcome in set(outcomes):
-        mine = {i: fit for i, fit in enumerate(fits) if fit and outcomes[i] == outcome}
-        if mine:
-            groups = np.stack([fit.bounds.p for fit in mine.values()])
-            groups[:, had] = holm(groups[:, had])
-            effects = adjust_effects(np.stack([fit.compared.p for fit in mine.values()]), contrasts)
-            found.update(zip(mine, zip(groups, effects, strict=True), strict=True))
-    return found
+    mine = {i: fit for i, fit in enumerate(fits) if fit}
+    if not mine:
+        return {}
+    names = [outcomes[i] for i in mine]
+    groups = np.stack([fit.bounds.p for fit in mine.values()])
+    groups[:, had] = holm(groups[:, had], np.broadcast_to(outcome_weights(names)[:, None], groups[:, had].shape))
+    effects = adjust_effects(np.stack([fit.compared.p for fit in mine.values()]), contrasts, names)
+    return dict(zip(mine, zip(groups, effects, strict=True), strict=True))
 
 
 def _corrected(found: Sequence[Attribution]) -> tuple[Attribution, ...]:
-    """Correct the p values of a random design by Holm over all classes of an outcome."""
+    """Correct the p values of a random design by weighted Holm over all classes of all outcomes."""
+    weights = outcome_weights([one.outcome for one in found])
+    groups = _holm_of([[share.p for share in one.shares if share.p is not None] for one in found], weights)
+    effects = _holm_of([[effect.p for effect in one.effects] for one in found], weights)
     corrected = []
-    for one in found:
-        family = [other for other in found if other.outcome == one.outcome]
-        groups = [share.p for other in family for share in other.shares if share.p is not None]
-        effects = [effect.p for other in family for effect in other.effects]
-        by_p = dict(zip(groups, holm(np.array(groups)).tolist(), strict=True))
-        by_effect = dict(zip(effects, holm(np.array(effects)).tolist(), strict=True))
-        shares = (replace(s, p_adjusted=None if s.p is None else by_p[s.p]) for s in one.shares)
-        tested = (replace(effect, p_adjusted=by_effect[effect.p]) for effect in one.effects)
+    for one, by_group, by_effect in zip(found, groups, effects, strict=True):
+        shares = (replace(s, p_adjusted=None if s.p is None else by_group.pop(0)) for s in one.shares)
+        tested = (replace(effect, p_adjusted=by_effect.pop(0)) for effect in one.effects)
         corrected.append(replace(one, shares=tuple(shares), effects=tuple(tested)))
     return tuple(corrected)
+
+
+def _holm_of(p: Sequence[Sequence[float]], weights: Floats) -> list[list[float]]:
+    """Return p values adjusted over all tables, in lists by table as they came."""
+    flat = np.array([value for values in p for value in values])
+    adjusted = iter(holm(flat, np.repeat(weights, [len(values) for values in p])).tolist())
+    return [[next(adjusted) for _ in values] for values in p]

@@ -22,6 +22,7 @@ from study.attribution.findings import (
 )
 from study.attribution.intervals import ShareBounds
 from study.attribution.layout import CAUSES, CHANCE, Floats, Layout, Squares, chance_variances, effect_variances, f_test
+from study.attribution.moderation import Ratios
 from study.attribution.tables import ClassTable
 
 # A stratum whose error has fewer degrees of freedom says so: an interval then reaches 2.6 standard errors and more,
@@ -34,6 +35,7 @@ class Decomposition:
     """One decomposed table, before its p values are corrected over the study."""
 
     squares: Squares
+    ratios: Ratios
     bounds: ShareBounds
     compared: Compared
     method: Method
@@ -72,8 +74,8 @@ def describe(
         block=_block(fit, table, layout),
         means=_means(fit.compared, contrasts),
         effects=_effects(fit.compared, adjusted[1], contrasts, layout),
-        anova=_anova(fit.squares, layout),
-        sensitivity=_sensitivity(fit.squares, layout),
+        anova=_anova(fit, layout),
+        sensitivity=_sensitivity(fit, layout),
     )
 
 
@@ -228,10 +230,11 @@ def _effects(
     return tuple(sorted(found, key=lambda effect: -abs(effect.points)))
 
 
-def _anova(found: Squares, layout: Layout) -> tuple[AnovaRow, ...]:
+def _anova(fit: Decomposition, layout: Layout) -> tuple[AnovaRow, ...]:
     """Return the table of the analysis of variance, each stratum's effects followed by its error."""
+    found = fit.squares
     by_term = (layout.column_term[:, None] == np.arange(len(layout.terms))).astype(float)
-    variances = effect_variances(found, layout) @ by_term
+    variances = effect_variances(found, layout, fit.ratios.of_pieces) @ by_term
     errors, chance = found.error_mean_squares, chance_variances(found.error_mean_squares, layout.sharing)
     rows = []
     for s, stratum in enumerate(layout.strata):
@@ -264,12 +267,12 @@ def _anova(found: Squares, layout: Layout) -> tuple[AnovaRow, ...]:
     return tuple(rows)
 
 
-def _sensitivity(found: Squares, layout: Layout) -> tuple[Sensitivity, ...]:
+def _sensitivity(fit: Decomposition, layout: Layout) -> tuple[Sensitivity, ...]:
     """Return total-order Sobol indices and Shapley shares of the factors (Sobol 1993, Owen 2014).
 
     Of each effect's variance the total-order index counts all for each factor in it, the Shapley share an equal part.
     """
-    columns = effect_variances(found, layout)
+    found, columns = fit.squares, effect_variances(fit.squares, layout, fit.ratios.of_pieces)
     involved = layout.column_factors.astype(float)
     fair = involved / np.maximum(involved.sum(axis=1, keepdims=True), 1.0)
     total, shapley = np.maximum(columns @ involved, 0.0), np.maximum(columns @ fair, 0.0)

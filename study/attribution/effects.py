@@ -16,12 +16,15 @@ from scipy import stats
 
 from study.attribution.intervals import CONFIDENCE
 from study.attribution.layout import Floats, Layout, Squares
+from study.attribution.moderation import both_df, contrast_ratios, moderate, ratio_df
 from study.config import Level
 
 # A contrast draws on a stratum that holds at least this part of its squared weights.
 DRAWN_ON = 0.10
 # Measured: without this cap null studies are blamed in up to 6%, with it in at most 5%, at little cost in power.
 DF_CAP = 3
+# Of the error of a whole report: the first outcome is what it is about, the others are looked at beside it.
+FIRST = 0.8
 Kind = Literal["mean", "marginal", "simple"]
 
 
@@ -95,6 +98,11 @@ def contrasts_of(layout: Layout, baselines: Mapping[str, Level] | None = None) -
     return (*means, *marginal, *simple)
 
 
+def marginal_effects(layout: Layout) -> int:
+    """Return how many marginal differences a design has."""
+    return sum(len(factor.levels) - 1 for factor in layout.factors)
+
+
 def weights_of(contrasts: Sequence[Contrast], layout: Layout) -> Floats:
     """Return the weights of contrasts on the cells, ``[contrast, cell]``."""
     return np.array([_weights(contrast, layout) for contrast in contrasts])
@@ -115,19 +123,44 @@ def _weights(contrast: Contrast, layout: Layout) -> Floats:
     return weights
 
 
-def compare(weights: Floats, points: Floats, slopes: Floats, found: Squares, layout: Layout) -> Compared:
-    """Estimate contrasts in points, each with the error of the strata that it draws on.
+@dataclass(frozen=True, eq=False)
+class Family:
+    """The tables of one outcome that are compared together, ``[table, replicate, cell]``.
+
+    Attributes
+    ----------
+    eta, points, slopes
+        Logits, percentages, and points per unit on the logit scale, at each trial.
+    squares
+        Sums of squares of the logits, ``[table, ...]``.
+    proper
+        Which tables are classes and not summaries of classes, ``[table]``.
+    exact
+        Variance of each contrast over that of a balanced table, ``[table, contrast]``: 1 but where trials are missing.
+    """
+
+    eta: Floats
+    points: Floats
+    slopes: Floats
+    squares: Squares
+    proper: NDArray[np.bool_]
+    exact: Floats | float = 1.0
+
+    @property
+    def judges(self) -> NDArray[np.intp]:
+        """The tables by which ratios are judged: the classes, or all where there is none."""
+        return np.flatnonzero(self.proper if self.proper.any() else ~self.proper)
+
+
+def compare(weights: Floats, family: Family, layout: Layout) -> Compared:
+    """Estimate contrasts in points, each with the error of the strata that it draws on and as it varies itself.
 
     Parameters
     ----------
     weights
         Weights on the cells, ``[contrast, cell]``.
-    points
-        Percentages, ``[..., replicate, cell]``.
-    slopes
-        Points per unit on the logit scale at each trial, ``[..., replicate, cell]``.
-    found
-        Sums of squares of the logits.
+    family
+        The tables of one outcome.
     layout
         The design.
 
@@ -135,14 +168,23 @@ def compare(weights: Floats, points: Floats, slopes: Floats, found: Squares, lay
     -----
     Chance is even on the logit scale and not in points, where 99% moves less than 80%. So the error comes from the
     logits and goes through the slope at each trial (delta method): with g = weights x slope, the variance is the sum
-    over strata of |part of g there|^2 MS_E,s / K. Across strata (a query compared at one epoch level) the degrees of
-    freedom are Satterthwaite's, at most three times the fewest of those strata: his approximation is too kind far out
-    in the tail, where a correction for many effects looks. Replicates are taken as they are: the claim is about the
-    cells held out here.
+    over strata of |part of g there|^2 MS_E,s / K, with mean squares moderated over the classes, times the ratio by
+    which the contrast varies more between replicates than that (`contrast_ratios`). Across strata (a query compared
+    at one epoch level) the degrees of freedom are Satterthwaite's, at most three times the fewest of those strata:
+    his approximation is too kind far out in the tail, where a correction for many effects looks. Those of the ratio
+    count too. Replicates are taken as they are: the claim is about the cells held out here.
     """
-    variances = stratum_variances(weights, slopes, found, layout)
-    estimate = points.mean(axis=-2) @ weights.T
-    return t_tests(estimate, variances, found.error_df, most_df(weights, found, layout), possible(weights))
+    found, judges = family.squares, family.judges
+    errors = moderate(found, family.proper)
+    variances = stratum_variances(weights, family.slopes, errors.mean_squares, layout)
+    variances *= np.asarray(family.exact)[..., None]
+    expected = variances.sum(axis=-1)
+    ratios = contrast_ratios(
+        weights, family.eta[judges], family.points[judges], expected[judges], found[judges], layout
+    )
+    estimate, most = family.points.mean(axis=-2) @ weights.T, most_df(weights, errors.df, layout)
+    others = ratio_df(len(judges), found.replicates)
+    return t_tests(estimate, variances * ratios[:, None], errors.df, most, possible(weights), others)
 
 
 def possible(weights: Floats) -> tuple[Floats, Floats]:
@@ -150,16 +192,16 @@ def possible(weights: Floats) -> tuple[Floats, Floats]:
     return 100 * np.minimum(weights, 0).sum(axis=-1), 100 * np.maximum(weights, 0).sum(axis=-1)
 
 
-def most_df(weights: Floats, found: Squares, layout: Layout) -> Floats:
-    """Return the most degrees of freedom that a contrast may have, by the strata it draws on, ``[contrast]``."""
+def most_df(weights: Floats, df: Floats, layout: Layout) -> Floats:
+    """Return the most degrees of freedom that a contrast may have, by those of its strata, ``[..., contrast]``."""
     member = (layout.column_stratum[1:, None] == np.arange(len(layout.strata))).astype(float)
     held = (weights @ layout.rotation[:, 1:]) ** 2 @ member
     drawn_on = held >= DRAWN_ON * held.sum(axis=-1, keepdims=True)
-    most: Floats = DF_CAP * np.where(drawn_on, found.error_df, np.inf).min(axis=-1)
+    most: Floats = DF_CAP * np.where(drawn_on, df[..., None, :], np.inf).min(axis=-1)
     return most
 
 
-def stratum_variances(weights: Floats, slopes: Floats, found: Squares, layout: Layout) -> Floats:
+def stratum_variances(weights: Floats, slopes: Floats, mean_squares: Floats, layout: Layout) -> Floats:
     """Return what each stratum adds to the variance of contrasts in points, ``[..., contrast, stratum]``."""
     # Where slopes differ a contrast draws on the replicate's mean too, which has the root's chance.
     stratum = np.maximum(layout.column_stratum, 0)
@@ -168,12 +210,17 @@ def stratum_variances(weights: Floats, slopes: Floats, found: Squares, layout: L
     squared: Floats = np.zeros((*slopes.shape[:-2], len(weights), len(layout.strata)))
     for r in range(replicates):
         squared += ((weights * slopes[..., r, None, :]) @ layout.rotation) ** 2 @ member
-    variances: Floats = squared / replicates**2 * found.error_mean_squares[..., None, :]
+    variances: Floats = squared / replicates**2 * mean_squares[..., None, :]
     return variances
 
 
 def t_tests(
-    estimate: Floats, variance: Floats, df: NDArray[np.int_], most: Floats, within: tuple[Any, Any] = (-100, 100)
+    estimate: Floats,
+    variance: Floats,
+    df: Floats,
+    most: Floats,
+    within: tuple[Any, Any] = (-100, 100),
+    others: float = np.inf,
 ) -> Compared:
     """Return t intervals for estimates whose variance is a sum over strata.
 
@@ -184,16 +231,19 @@ def t_tests(
     variance
         Share of each stratum in the variance, ``[..., contrast, stratum]``.
     df
-        Degrees of freedom of each stratum, ``[stratum]``.
+        Degrees of freedom of each stratum, ``[..., stratum]``.
     most
         The most that a contrast may have, ``[contrast]``.
     within
         The least and the greatest that a contrast can be: no interval goes beyond.
+    others
+        Degrees of freedom of a factor by which all variances were multiplied.
     """
     total = variance.sum(axis=-1)
-    weight = (variance**2 / df).sum(axis=-1)
+    weight = (variance**2 / df[..., None, :]).sum(axis=-1)
     # With no variance at all any degrees of freedom do: the interval has no width.
     own = np.minimum(most, np.divide(total**2, weight, out=np.full_like(total, float(df.max())), where=weight > 0))
+    own = both_df(own, others)
     se = np.sqrt(total)
     half = stats.t.ppf((1 + CONFIDENCE) / 2, own) * se
     size = np.divide(np.abs(estimate), se, out=np.where(np.abs(estimate) > 1e-9, np.inf, 0.0), where=se > 0)
@@ -221,15 +271,36 @@ def holm(p: Floats, weights: Floats | None = None) -> Floats:
     return adjusted.reshape(p.shape)
 
 
-def adjust_effects(p: Floats, contrasts: Sequence[Contrast]) -> Floats:
+def adjust_effects(p: Floats, contrasts: Sequence[Contrast], outcomes: Sequence[str] = ()) -> Floats:
     """Return p values adjusted by Holm over all differences of all tables, ``[table, contrast]``; NaN for means.
 
     The many simple effects together get half of the error and the few marginal differences the other half, so that
-    looking at details does not hide what holds overall.
+    looking at details does not hide what holds overall. Outcomes share the error as `outcome_weights` says.
+
+    Parameters
+    ----------
+    p
+        p values, ``[table, contrast]``.
+    contrasts
+        The contrasts.
+    outcomes
+        The outcome of each table; one for all if empty.
     """
     kinds = np.array([contrast.kind for contrast in contrasts])
     weights = np.array([1 / max(1, int((kinds == kind).sum())) for kind in kinds])
     adjusted = np.full_like(p, np.nan)
     tested = kinds != "mean"
-    adjusted[:, tested] = holm(p[:, tested], np.broadcast_to(weights[tested], p[:, tested].shape))
+    by_table = outcome_weights(outcomes or [""] * len(p))
+    adjusted[:, tested] = holm(p[:, tested], by_table[:, None] * weights[tested])
     return adjusted
+
+
+def outcome_weights(outcomes: Sequence[str]) -> Floats:
+    """Return how much of the error each table may use, ``[table]``.
+
+    A whole page names something falsely in 5% of studies, not each outcome of it. The tables of the first outcome
+    share `FIRST` of the error, those of all others what is left (weighted Holm).
+    """
+    names = list(dict.fromkeys(outcomes))
+    share = {name: FIRST if i == 0 else (1 - FIRST) / (len(names) - 1) for i, name in enumerate(names)}
+    return np.array([share[name] / outcomes.count(name) for name in outcomes])

@@ -14,6 +14,7 @@ from scipy import special, stats
 from scipy.stats import qmc
 
 from study.attribution.layout import CAUSES, Floats, Layout, Squares, chance_variances, f_test
+from study.attribution.moderation import Ratios, both_df
 
 # Of every interval.
 CONFIDENCE = 0.95
@@ -51,7 +52,9 @@ class ShareBounds:
         return ShareBounds(**{name: array[index] for name, array in vars(self).items()})
 
 
-def share_bounds(found: Squares, layout: Layout, draws: int = DRAWS, seed: int = SEED) -> ShareBounds:
+def share_bounds(
+    found: Squares, layout: Layout, ratios: Ratios | None = None, draws: int = DRAWS, seed: int = SEED
+) -> ShareBounds:
     """Return shares of data, parameter, data x parameter and chance with generalized confidence intervals.
 
     Parameters
@@ -60,6 +63,8 @@ def share_bounds(found: Squares, layout: Layout, draws: int = DRAWS, seed: int =
         Sums of squares of one or many tables.
     layout
         The design.
+    ratios
+        By how much the effects of each piece vary more between replicates than their stratum's error; 1 if None.
     draws
         Number of draws, a power of 2.
     seed
@@ -67,26 +72,29 @@ def share_bounds(found: Squares, layout: Layout, draws: int = DRAWS, seed: int =
 
     Notes
     -----
-    For each stratum m* = SSE / chi2(df_E). For each piece (a group within a stratum) with pooled SS and df, and U
-    uniform: lambda* = 0 if U <= P(chi2_df > SS / m*), else the noncentrality with
+    For each stratum m* = SSE / chi2(df_E). For each piece (a group within a stratum) with pooled SS and df, m* times
+    its ratio, and U uniform: lambda* = 0 if U <= P(chi2_df > SS / m*), else the noncentrality with
     P(chi2_df(lambda*) <= SS / m*) = 1 - U; then theta2* = lambda* m* / (C K). A group that no omnibus test supports
     may be absent: its own interval keeps 0, and the upper ends of the others are those without it (so that chance
     keeps 1 if nothing is supported). Sources: docs/method.md.
     """
+    ratios = ratios or Ratios(np.ones(len(layout.pieces)), np.inf)
     effect, df = piece_squares(found, layout)
-    p = group_p_values(effect, df, found, layout)
+    p = group_p_values(effect, df, found, layout, ratios)
     mean_squares = found.error_mean_squares
     stratum = np.array([piece[1] for piece in layout.pieces])
     scale = layout.cells * found.replicates
 
-    causes = _by_group(effect - df * mean_squares[..., stratum], layout).clip(0.0) / scale
+    causes = _by_group(effect - df * mean_squares[..., stratum] * ratios.of_pieces, layout).clip(0.0) / scale
     parts, whole = _parts(causes, chance_variances(mean_squares, layout.sharing))
     estimate = parts / np.where(whole > 0, whole, np.nan)
 
     uniform = qmc.Sobol(len(layout.strata) + len(df), rng=np.random.default_rng(seed)).random(draws)
     uniform = uniform.clip(1e-9, 1 - 1e-9)
     errors = found.error[..., None, :] / special.chdtri(found.error_df, uniform[:, : len(layout.strata)])
-    effects = _effect_draws(effect[..., None, :], df, errors[..., stratum], uniform[:, len(layout.strata) :])
+    effects = _effect_draws(
+        effect[..., None, :], df, errors[..., stratum] * ratios.of_pieces, uniform[:, len(layout.strata) :]
+    )
     causes = _by_group(effects, layout) / scale
     parts, whole = _parts(causes, chance_variances(errors, layout.sharing))
     whole = np.where(whole > 0, whole, np.nan)
@@ -111,13 +119,16 @@ def piece_squares(found: Squares, layout: Layout) -> tuple[Floats, Floats]:
     return found.effect @ member, np.array([term.df for term in layout.terms], dtype=float) @ member
 
 
-def group_p_values(effect: Floats, df: Floats, found: Squares, layout: Layout) -> Floats:
+def group_p_values(effect: Floats, df: Floats, found: Squares, layout: Layout, ratios: Ratios | None = None) -> Floats:
     """Return each group's omnibus p value ``[..., 3]``: the F tests of its pieces, combined by Fisher's method.
 
     Pieces of a group lie in different strata, so that their tests are independent.
     """
     stratum = np.array([piece[1] for piece in layout.pieces])
-    p = f_test(effect, df, found.error[..., stratum], found.error_df[stratum])
+    error, error_df = found.error_mean_squares[..., stratum], found.error_df[stratum].astype(float)
+    if ratios is not None:
+        error, error_df = error * ratios.of_pieces, both_df(error_df, df * ratios.df)
+    p = f_test(effect, df, error * error_df, error_df)
     combined = np.ones((*p.shape[:-1], len(CAUSES)))
     for g, group in enumerate(CAUSES):
         mine = [i for i, piece in enumerate(layout.pieces) if piece[0] == group]

@@ -89,6 +89,10 @@ class Layout:
         found = {(term.group, term.stratum) for term in self.terms}
         return tuple(sorted(found, key=lambda piece: (CAUSES.index(piece[0]), piece[1])))
 
+    def piece_of(self, term: int) -> int:
+        """Number of the piece that a term belongs to."""
+        return self.pieces.index((self.terms[term].group, self.terms[term].stratum))
+
     @property
     def groups(self) -> tuple[str, ...]:
         """The groups of causes that this design has."""
@@ -136,6 +140,14 @@ class Squares:
             error=self.error[index],
             block=self.block[index],
         )
+
+
+def stacked(tables: Sequence[Squares]) -> Squares:
+    """Return the sums of squares of tables with the same replicates and errors as those of many, ``[table, ...]``."""
+    mean, effect, error, block = (
+        np.stack([getattr(one, name) for one in tables]) for name in ("mean", "effect", "error", "block")
+    )
+    return replace(tables[0], mean=mean, effect=effect, error=error, block=block)
 
 
 def layout_of(factors: Sequence[Factor], strata: Sequence[Stratum]) -> Layout:
@@ -242,12 +254,23 @@ def squares(table: Floats, layout: Layout) -> Squares:
     )
 
 
-def effect_variances(found: Squares, layout: Layout) -> Floats:
+def effect_variances(found: Squares, layout: Layout, ratios: Floats | None = None) -> Floats:
     """Return the unbiased variance of each column of effects over the cells, ``[..., column]``; the mean has 0.
 
     The sum over a term's columns is theta2_T = df_T (MS_T - MS_E,s) / (C K). Single values can be negative.
+
+    Parameters
+    ----------
+    found
+        Sums of squares.
+    layout
+        The design.
+    ratios
+        By how much the effects of each piece vary more than their stratum's error, ``[piece]``; 1 if None.
     """
     error = found.error_mean_squares[..., layout.column_stratum]
+    if ratios is not None:
+        error = error * np.array([1.0, *(ratios[layout.piece_of(t)] for t in layout.column_term[1:])])
     variances = (found.replicates * found.mean**2 - error) / (layout.cells * found.replicates)
     variances[..., 0] = 0.0
     return variances
@@ -267,7 +290,7 @@ def chance_variances(mean_squares: Floats, sharing: Sequence[int]) -> Floats:
     return scaled
 
 
-def f_test(effect: Floats, df: Floats | int, error: Floats, error_df: NDArray[np.int_]) -> Floats:
+def f_test(effect: Floats, df: Floats | int, error: Floats, error_df: NDArray[Any]) -> Floats:
     """Return the p value of effect against error sums of squares; 1 where there is no effect at all."""
     numerator_df, denominator_df = np.asarray(df, dtype=float), np.asarray(error_df, dtype=float)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -16,7 +16,6 @@ from scipy.optimize import minimize
 from statsmodels.regression.linear_model import GLS
 from threadpoolctl import threadpool_limits
 
-from study.attribution.effects import Compared, most_df, possible, stratum_variances, t_tests
 from study.attribution.layout import Floats, Layout, Squares
 
 
@@ -155,24 +154,22 @@ def _as_balanced(params: Floats, covariance: Floats, df: NDArray[np.intp], block
     return Unbalanced(squares, columns, block[:, None] + layout.rotation[:, 1:] @ effects)
 
 
-def compare_unbalanced(weights: Floats, points: Floats, slopes: Floats, fit: Unbalanced, layout: Layout) -> Compared:
-    """Estimate contrasts in points with the model's own covariance.
+def exact_variances(weights: Floats, slopes: Floats, fit: Unbalanced, layout: Layout) -> Floats:
+    """Return variances of contrasts by the model's own covariance over those of a balanced table, ``[contrast]``.
 
     Parameters
     ----------
     weights
         Weights on the cells, ``[contrast, cell]``.
-    points, slopes
-        Percentages and points per logit ``[replicate, cell]``, as fitted where a trial is missing.
+    slopes
+        Points per logit ``[replicate, cell]``, as fitted where a trial is missing.
     fit
         The fitted logits.
     layout
         The design.
     """
-    variances = stratum_variances(weights, slopes, fit.squares, layout)
     parts = (weights * slopes.mean(axis=0)) @ layout.rotation
     exact = np.einsum("ci,ij,cj->c", parts, fit.covariance, parts)
     balanced = (parts[:, 1:] ** 2 @ fit.squares.error_mean_squares[layout.column_stratum[1:]]) / fit.squares.replicates
-    most = most_df(weights, fit.squares, layout)
-    variances *= np.divide(exact, balanced, out=np.ones_like(exact), where=balanced > 0)[:, None]
-    return t_tests(points.mean(axis=0) @ weights.T, variances, fit.squares.error_df, most, possible(weights))
+    ratio: Floats = np.divide(exact, balanced, out=np.ones_like(exact), where=balanced > 0)
+    return ratio

@@ -45,7 +45,8 @@ def expect(study: Study, pilot: str | None) -> Precision:
     elif pilot is not None:
         raise InputError(f"--pilot {pilot}: it has no attributed result; it needs at least 2 whole replicates.")
     try:
-        return expected_precision(study.plan.factors, strata_of(study), assumptions)
+        classes = len(next(iter(study.cells.values())).classes)
+        return expected_precision(study.plan.factors, strata_of(study), assumptions, classes=classes)
     except ValueError as error:
         raise InputError(f"--pilot {pilot}: {error} Choose a pilot that varies the same kinds of settings.") from None
 

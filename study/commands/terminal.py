@@ -97,8 +97,9 @@ def show_precision(to: Console, study: Study, precision: Precision) -> None:
         widths = [share.half_width for share in precision.shares if share.group == group]
         rows.append([f"share of {group}", *(f"± {width:.2f}" for width in widths)])
     for factor in dict.fromkeys(effect.factor for effect in precision.effects):
-        widths = [effect.half_width for effect in precision.effects if effect.factor == factor]
-        rows.append([f"effect of {factor}", *(f"± {width:.1f} points" for width in widths)])
+        mine = [effect for effect in precision.effects if effect.factor == factor]
+        rows.append([f"effect of {factor}", *(f"± {one.half_width:.1f} points" for one in mine)])
+        rows.append(["  called real in 4 of 5 studies from", *(f"{one.detectable:.1f} points" for one in mine)])
     columns = ["95% interval to expect", *(f"{count} replicates" for count in counts)]
     show_table(to, f"how sharp it will be ({precision.source})", columns, rows)
     to.print(precision.statement, markup=False)

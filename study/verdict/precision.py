@@ -9,28 +9,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
 from study.attribution import (
     CAUSES,
     CHANCE,
-    CONFIDENCE,
     DATA,
     MIXED,
     PARAMETER,
     Attribution,
     Floats,
     Layout,
-    Squares,
     clear_winner,
     layout_of,
     share_bounds,
 )
 from study.plan import Factor, Stratum
+from study.verdict.power import expected_squares, sharpness, stratum_of
 
 REPLICATES = (3, 5, 10)
 # Beyond this many replicates "more replicates" is no advice any more.
 MOST_REPLICATES = 30
+# Effects of so many points matter to most users.
+MATTERS = 10
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,24 @@ class ExpectedShare:
 
 @dataclass(frozen=True)
 class ExpectedEffect:
-    """The half-width to expect, in points, for a difference between two levels of a factor."""
+    """What to expect of a difference between two levels of a factor, in points.
+
+    Attributes
+    ----------
+    df
+        Degrees of freedom of its stratum's error in one class.
+    half_width
+        Of its interval.
+    detectable
+        How large it must be to be called real in four of five studies, after correction for all effects.
+    """
 
     replicates: int
     factor: str
     stratum: str
     df: int
     half_width: float
+    detectable: float
 
 
 @dataclass(frozen=True)
@@ -125,6 +136,7 @@ def expected_precision(
     strata: Sequence[Stratum],
     assumptions: Assumptions = ASSUMED,
     replicates: Sequence[int] = REPLICATES,
+    classes: int = 1,
 ) -> Precision:
     """Return the half-widths of 95% intervals to expect of a design.
 
@@ -136,6 +148,8 @@ def expected_precision(
         Variances to expect. A group's variance is put on its lowest effects, in equal parts.
     replicates
         Numbers of replicates to look at.
+    classes
+        Number of classes, which share what is known of errors and are corrected together.
 
     Raises
     ------
@@ -153,11 +167,11 @@ def expected_precision(
                 half = float(bounds.upper[g] - bounds.lower[g]) / 2
                 shares.append(ExpectedShare(count, group, float(bounds.estimate[g]), half))
         for factor in layout.factors:
-            stratum = _stratum_of(factor, layout)
+            stratum = stratum_of(factor, layout)
             df = int(found.error_df[stratum])
-            half = _half_width(factor, chance, layout, count, assumptions.percent)
-            effects.append(ExpectedEffect(count, factor.name, layout.strata[stratum].name, df, half))
-    statement = _statement(layout, assumptions, min(replicates))
+            half, least = sharpness(factor, chance, layout, count, assumptions.percent, classes)
+            effects.append(ExpectedEffect(count, factor.name, layout.strata[stratum].name, df, half, least))
+    statement = f"{_statement(layout, assumptions, min(replicates), classes)} {_advice(effects)}"
     return Precision(assumptions.source, tuple(shares), tuple(effects), statement)
 
 
@@ -183,33 +197,6 @@ def replicates_needed(found: Attribution, layout: Layout) -> int | None:
     return high
 
 
-def expected_squares(causes: Floats, chance: Floats, layout: Layout, replicates: int) -> Squares:
-    """Return the sums of squares that a study is expected to find.
-
-    Parameters
-    ----------
-    causes
-        Variance of each term, ``[term]``. Negative estimates are kept, but not below 0 for a group in a stratum.
-    chance
-        Variance that enters at each stratum, ``[stratum]``.
-    layout
-        The design.
-    replicates
-        Number of replicates.
-
-    Notes
-    -----
-    E MS_E,s = the sum over s and deeper strata of n sigma2, and E SS_T = df_T E MS_E,s + C K theta2_T.
-    """
-    scaled = chance * np.array(layout.sharing)
-    errors = np.cumsum(scaled[::-1])[::-1]
-    stratum = np.array([term.stratum for term in layout.terms])
-    df = np.array([term.df for term in layout.terms], dtype=float)
-    error_df = layout.stratum_df * (replicates - 1)
-    effect = np.maximum(df * errors[stratum] + layout.cells * replicates * causes, 0.0)
-    return Squares(np.zeros(layout.cells), effect, errors * error_df, error_df, np.zeros(()), replicates)
-
-
 def _chance(layout: Layout, assumptions: Assumptions) -> Floats:
     """Return the chance of each stratum of the design."""
     absent = [stratum.name for stratum in layout.strata if stratum.name not in assumptions.chance]
@@ -228,32 +215,34 @@ def _terms(layout: Layout, assumptions: Assumptions) -> Floats:
     return causes
 
 
-def _stratum_of(factor: Factor, layout: Layout) -> int:
-    return next(s for s, stratum in enumerate(layout.strata) if factor.name in stratum.factors)
+def _advice(effects: Sequence[ExpectedEffect]) -> str:
+    """Say how many replicates find effects that matter."""
+    worst = {
+        count: max(e.detectable for e in effects if e.replicates == count) for count in {e.replicates for e in effects}
+    }
+    enough = [count for count in sorted(worst) if worst[count] <= MATTERS]
+    if enough:
+        return f"{enough[0]} replicates find effects of {MATTERS} points of every factor in four of five studies."
+    most = max(worst)
+    return (
+        f"Even {most} replicates find only effects of {worst[most]:.0f} points and more of every factor in four of "
+        "five studies."
+    )
 
 
-def _half_width(factor: Factor, chance: Floats, layout: Layout, replicates: int, percent: float) -> float:
-    """Return the half-width in points for a difference between two levels of a factor."""
-    stratum = _stratum_of(factor, layout)
-    found = expected_squares(np.zeros(len(layout.terms)), chance, layout, replicates)
-    variance = 2 * len(factor.levels) / (layout.cells * replicates) * found.error_mean_squares[stratum]
-    slope = percent * (100 - percent) / 100
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, found.error_df[stratum]) * np.sqrt(variance) * slope)
-
-
-def _statement(layout: Layout, assumptions: Assumptions, replicates: int) -> str:
+def _statement(layout: Layout, assumptions: Assumptions, replicates: int, classes: int) -> str:
     """Say what sharpens the statement about the factor nearest to the root: replicates, not epoch levels."""
-    first = min(layout.factors, key=lambda factor: (factor.role != "data", _stratum_of(factor, layout)))
-    last = layout.factors[int(np.argmax([_stratum_of(factor, layout) for factor in layout.factors]))]
+    first = min(layout.factors, key=lambda factor: (factor.role != "data", stratum_of(factor, layout)))
+    last = layout.factors[int(np.argmax([stratum_of(factor, layout) for factor in layout.factors]))]
     chance = _chance(layout, assumptions)
 
     def half(design: Layout, count: int) -> str:
         factor = next(factor for factor in design.factors if factor.name == first.name)
-        return f"±{_half_width(factor, chance, design, count, assumptions.percent):.1f}"
+        return f"±{sharpness(factor, chance, design, count, assumptions.percent, classes)[0]:.1f}"
 
     now, twice = half(layout, replicates), half(layout, 2 * replicates)
     advice = f"Twice as many replicates would make the statement about {first.name} {twice} points instead of {now}"
-    if _stratum_of(last, layout) == _stratum_of(first, layout):
+    if stratum_of(last, layout) == stratum_of(first, layout):
         return f"{advice}."
     levels = tuple(range(2 * len(last.levels)))
     longer = [replace(factor, levels=levels) if factor.name == last.name else factor for factor in layout.factors]

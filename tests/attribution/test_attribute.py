@@ -21,8 +21,11 @@ def test_the_correction_is_over_all_classes_of_an_outcome(table: pd.DataFrame) -
     effect = min(alone.effects, key=lambda e: e.p)
     same = attribute_study(other_outcome, SMALL, strata(SMALL)).attributions[0]
     more = attribute_study(twelve, SMALL, strata(SMALL)).attributions[0]
-    assert min(same.effects, key=lambda e: e.p).p_adjusted == pytest.approx(effect.p_adjusted)
-    assert min(more.effects, key=lambda e: e.p).p_adjusted > effect.p_adjusted
+    # The first outcome has four fifths of the error of the page, the other what is left.
+    assert min(same.effects, key=lambda e: e.p).p_adjusted == pytest.approx(min(effect.p_adjusted / 0.8, 1.0))
+    best = min(more.effects, key=lambda e: e.p)
+    number = sum(e.kind == best.kind for e in more.effects)
+    assert best.p_adjusted == pytest.approx(min(best.p * 12 * number * 2, 1.0))
     doubtful = [e for e in more.effects if e.p < 0.05 < e.p_adjusted]
     assert doubtful
     assert not any(e.real for e in doubtful)

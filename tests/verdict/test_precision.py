@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from study.attribution.attribute import attribute_tables
 from study.attribution.effects import compare, contrasts_of, weights_of
 from study.attribution.findings import Attribution
 from study.attribution.intervals import share_bounds
-from study.attribution.layout import Layout, squares
+from study.attribution.layout import Layout
 from study.attribution.tables import ClassTable
 from study.plan.factors import strata
 from study.verdict.precision import ASSUMED, Assumptions, assumptions_from, expected_precision, replicates_needed
-from tests.simulated_tables import Planted, draw, forum_design, layout_for, plant_effects, small_design
+from tests.simulated_tables import Planted, draw, family_of, forum_design, layout_for, plant_effects, small_design
 
 CHANCE = {"pretraining": 0.10, "fine-tuning": 0.08, "fine-tuning snapshots": 0.04}
+CLASSES = 5
 CAUSES = {"data": 0.12, "parameter": 0.10, "data x parameter": 0.05}
 
 
@@ -31,7 +33,8 @@ def found_in(planted: Planted, layout: Layout, replicates: int, seed: int = 0) -
 def test_half_widths_are_those_of_simulated_studies(replicates: int) -> None:
     factors = forum_design()
     layout = layout_for(factors)
-    expected = expected_precision(factors, strata(factors), Assumptions(CHANCE, CAUSES, 85, ""), (replicates,))
+    known = Assumptions(CHANCE, CAUSES, 85, "")
+    expected = expected_precision(factors, strata(factors), known, (replicates,), CLASSES)
     planted = Planted(tuple(CHANCE.values()), CAUSES, recall=0.85, block=0.0)
     rng = np.random.default_rng(0)
     # The planted effects lie where the assumptions put them: on the lowest terms of each group.
@@ -44,19 +47,42 @@ def test_half_widths_are_those_of_simulated_studies(replicates: int) -> None:
             columns[mine] = np.sqrt(layout.cells * variance / len(lowest) / len(mine))
     effects = layout.rotation @ columns
     drawn = draw(planted, effects, layout, replicates, 60, rng)
-    table = ClassTable(drawn.correct, drawn.total, np.empty(0), np.empty(0))
-    found = squares(table.eta, layout)
-    bounds = share_bounds(found, layout, draws=256)
+    bounds = share_bounds(family_of(drawn.correct, drawn.total, layout).squares, layout, draws=256)
     simulated = (bounds.upper - bounds.lower).mean(axis=0) / 2
     assert [share.half_width for share in expected.shares] == pytest.approx(simulated, rel=0.35)
     contrasts = contrasts_of(layout)
     flat = draw(planted, np.zeros(layout.cells), layout, replicates, 200, rng)
-    even = ClassTable(flat.correct, flat.total, np.empty(0), np.empty(0))
-    compared = compare(weights_of(contrasts, layout), even.points, even.slopes, squares(even.eta, layout), layout)
-    half = (compared.upper - compared.lower).mean(axis=0) / 2
+    weights = weights_of(contrasts, layout)
+    studies = [slice(start, start + CLASSES) for start in range(0, 200, CLASSES)]
+    compared = [compare(weights, family_of(flat.correct[mine], flat.total[mine], layout), layout) for mine in studies]
+    half = np.concatenate([one.upper - one.lower for one in compared]).mean(axis=0) / 2
     for effect in expected.effects:
         mine = [c for c, one in enumerate(contrasts) if (one.kind, one.factor) == ("marginal", effect.factor)]
         assert effect.half_width == pytest.approx(half[mine].mean(), rel=0.2)
+
+
+def test_effects_that_are_to_be_found_in_four_of_five_studies_are() -> None:
+    factors = forum_design()
+    layout = layout_for(factors)
+    expected = expected_precision(factors, strata(factors), Assumptions(CHANCE, {}, 85, ""), (5,), CLASSES)
+    planted = Planted(tuple(CHANCE.values()), {}, recall=0.85, block=0.0)
+    rng = np.random.default_rng(0)
+    contrasts = contrasts_of(layout)
+    flat = draw(planted, np.zeros(layout.cells), layout, 5, 60 * CLASSES, rng)
+    for factor in layout.factors:
+        (least,) = (one.detectable for one in expected.effects if one.factor == factor.name)
+        at = contrasts.index(next(c for c in contrasts if (c.kind, c.factor) == ("marginal", factor.name)))
+        found = []
+        for start in range(0, len(flat.correct), CLASSES):
+            mine = slice(start, start + CLASSES)
+            compared = compare(
+                weights_of(contrasts, layout), family_of(flat.correct[mine], flat.total[mine], layout), layout
+            )
+            error = compared.se[:, at]
+            p = 2 * stats.t.sf(np.abs(compared.estimate[:, at] + least) / error, compared.df[:, at])
+            tests = sum(len(one.levels) - 1 for one in layout.factors) * (CLASSES + 2)
+            found += list(p * 2 * tests / 0.8 <= 0.05)
+        assert np.mean(found) == pytest.approx(0.8, abs=0.1)
 
 
 def test_more_replicates_sharpen_and_more_epoch_levels_do_not() -> None:

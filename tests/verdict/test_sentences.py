@@ -78,7 +78,8 @@ def test_a_cause_needs_support_after_correction() -> None:
 
 
 def test_an_effect_can_be_real_and_small_beside_chance() -> None:
-    card = judge(study_of({"B": (level("scanvi.max_epochs", 1, 0.5), (0.5, 0.3, 0.005))}), "heldout/recall")
+    small = (level("scanvi.max_epochs", 1, 0.5), (0.5, 0.3, 0.005))
+    card = judge(study_of({"B": small, "T": small, "NK": small}), "heldout/recall")
     assert card.classes[0].dominant == "chance"
     assert {(effect.factor, effect.level) for effect in card.classes[0].real} == {("scanvi.max_epochs", 30)}
 
