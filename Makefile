@@ -1,14 +1,18 @@
 # `make run` and `make test` need only Python 3.11, git and make.
+# For the newest of everything: make test PYTHON=python3.12 CONSTRAINTS=constraints-newest.txt
 PYTHON ?= python3.11
-VENV := .venv
+CONSTRAINTS ?= constraints.txt
+# Each set of versions has an environment of its own: .venv, .venv-newest.
+VENV := .venv$(CONSTRAINTS:constraints%.txt=%)
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 
-.PHONY: install run test lint docs notebook bench clean
+.PHONY: install run test lint docs notebook bench package clean
 
 # The stamp is newer than the pins when what is installed is what they say.
-$(VENV)/stamp: pyproject.toml constraints.txt
+$(VENV)/stamp: pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP) --editable '.[dev]'
 	touch $@
 
 install: $(VENV)/stamp
@@ -26,7 +30,7 @@ lint: install
 
 # The pages of docs/ as a site to be read from disk: site/index.html. A dead link is an error.
 docs: install
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(PIP) --editable '.[docs]'
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -E -d $(VENV)/doctrees docs site
 
 # Runs docs/notebook.ipynb again and keeps what it shows.
@@ -35,10 +39,17 @@ notebook: install
 
 # What a study costs, in reduced sizes: ratios against baselines in the same run.
 bench: install
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(PIP) --editable '.[bench]'
 	for benchmark in step_cost sweep_cost scale makespan; do \
 		$(BIN)/python benchmarks/$$benchmark.py --quick --json || exit 1; \
 	done
+
+# The wheel and the source archive, in dist/, checked as a package index would.
+package: install
+	$(PIP) --editable '.[package]'
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
 
 clean:
 	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

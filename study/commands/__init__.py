@@ -1,6 +1,7 @@
 """The commands, and a study in Python.
 
-In the order of flow: refusal, pipeline, detach, foresight, facts, progress, terminal, explained, notebook, cli.
+In the order of flow: options, refusal, pipeline, detach, foresight, facts, progress, terminal,
+explained, notebook, cli.
 """
 
 import lazy_loader

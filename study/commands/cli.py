@@ -15,6 +15,7 @@ import typer
 from rich.markup import escape
 
 from study.commands.facts import analysis_facts, outcome_facts, plan_facts
+from study.commands.options import Debug, Versions
 from study.commands.progress import progress
 from study.commands.refusal import nothing_left_if_refused
 from study.commands.terminal import (
@@ -70,7 +71,7 @@ def _examples(*commands: str) -> str:
 
 
 @app.callback()
-def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+def _options(debug: Debug = False, version: Versions = False) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
 
 

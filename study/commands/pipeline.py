@@ -37,10 +37,10 @@ from study.trials import (
     read_all,
     read_failures,
     read_result,
-    versions,
     write_failure,
     write_result,
 )
+from study.versions import versions
 
 log = logging.getLogger(__name__)
 Show = Callable[[Account], None]

@@ -25,7 +25,8 @@ from study.tracking.matrices import matrices_page
 from study.tracking.queue import Queue
 from study.tracking.slug import metric_name, slug
 from study.tracking.store import PARAM_LIMIT, REFUSED, first_line, open_store, uri_of, write_ahead
-from study.trials import Result, versions
+from study.trials import Result
+from study.versions import versions
 
 BATCH = 1000
 # MLflow's pages would ask what kind of experiment this is; the note stands above the table of runs.

@@ -88,7 +88,7 @@ def check_alike(modules: Sequence[VAE]) -> None:
         or first.batch_representation != "one-hot"
         or first.use_size_factor_key
         or not first.use_observed_lib_size
-        or (isinstance(first, SCANVAE) and (first.n_labels < 2 or first.use_labels_groups))
+        or (isinstance(first, SCANVAE) and (first.n_labels < 2 or first.labels_groups is not None))
     ):
         raise ValueError("stages with these settings cannot train together")
 

@@ -14,7 +14,6 @@ from .perform import perform as perform
 from .record import Predictions as Predictions
 from .record import ReadPredictions as ReadPredictions
 from .record import Result as Result
-from .record import versions as versions
 from .store import kept_states as kept_states
 from .store import read_all as read_all
 from .store import read_failures as read_failures

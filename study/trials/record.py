@@ -1,15 +1,10 @@
-"""One finished trial: its result, its predictions, and the versions that they were made with."""
+"""One finished trial: its result, its predictions, and what they were made with."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,26 +13,7 @@ import numpy.typing as npt
 from study.cells import Cells
 from study.plan import Condition, Indices, Replicate, Split
 from study.trials.metrics import Evaluation
-
-PACKAGES = ("scvi-tools", "torch", "lightning", "anndata", "numpy", "scipy", "ray", "optuna", "mlflow", "scanvi-study")
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Return package versions and the git revision that results are made with."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    # A container has no git.
-    git = subprocess.run(command, capture_output=True, text=True, check=False) if shutil.which("git") else None
-    revision = git.stdout.strip() if git and git.returncode == 0 else "none"
-    return {**{name: _version(name) for name in PACKAGES}, "git": revision}
-
-
-def _version(package: str) -> str:
-    """A stage needs neither Ray nor MLflow: a machine that only trains may lack them."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "none"
+from study.versions import versions
 
 
 @dataclass(frozen=True)
