@@ -23,7 +23,8 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the tables are those of the tests
 from study.attribution.attribute import attribute_tables
-from study.attribution.effects import adjust_effects, compare, contrasts_of, holm, weights_of
+from study.attribution.correction import adjust_effects, holm
+from study.attribution.effects import compare, contrasts_of, weights_of
 from study.attribution.findings import SIGNIFICANT
 from study.attribution.intervals import group_p_values, piece_squares
 from study.attribution.layout import CAUSES, Floats, Layout, Squares, f_test, squares

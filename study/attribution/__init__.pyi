@@ -1,6 +1,6 @@
 from .attribute import attribute_study as attribute_study
+from .correction import FIRST as FIRST
 from .drawn import OTHER as OTHER
-from .effects import FIRST as FIRST
 from .effects import marginal_effects as marginal_effects
 from .findings import SIGNIFICANT as SIGNIFICANT
 from .findings import Attribution as Attribution

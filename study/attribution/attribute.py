@@ -15,17 +15,9 @@ from numpy.typing import NDArray
 from scipy import special
 
 from study.attribution.balanced import Decomposition, describe
+from study.attribution.correction import adjust_effects, holm, outcome_weights
 from study.attribution.drawn import attribute_random
-from study.attribution.effects import (
-    Contrast,
-    Family,
-    adjust_effects,
-    compare,
-    contrasts_of,
-    holm,
-    outcome_weights,
-    weights_of,
-)
+from study.attribution.effects import Contrast, Family, compare, contrasts_of, weights_of
 from study.attribution.findings import Attribution, Method, StudyAttribution
 from study.attribution.intervals import share_bounds
 from study.attribution.layout import CAUSES, Floats, Layout, Squares, layout_of, squares, stacked

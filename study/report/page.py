@@ -24,6 +24,7 @@ from study.report.sections import (
     facts,
     failed_trials,
     groups,
+    labels_together,
     matched_table,
     missing,
     provenance,
@@ -67,6 +68,7 @@ def render_report(study: Study, analysis: Analysis, command: str = "") -> str:
         "checks": analysis.checks,
         "factors": factor_table(study.plan),
         "failed": failed_trials(study.plan, failures),
+        "together": labels_together(study.config, analysis.results),
         "provenance": provenance(study.config, study.plan, analysis.results, command),
         "most_rows": MOST_ROWS,
     }

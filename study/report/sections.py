@@ -17,7 +17,7 @@ from study.cells import Cells
 from study.config import StudyConfig, dump
 from study.plan import Plan
 from study.report.charts import Json, positions
-from study.trials import MACRO, Result
+from study.trials import HELD_OUT, MACRO, Result, confusion_frame
 from study.verdict import (
     GROUPS,
     PART_WORDS,
@@ -26,10 +26,12 @@ from study.verdict import (
     Verdict,
     class_label,
     condition_label,
+    labels_of,
     outcome_label,
     phrase,
     point_label,
     share_words,
+    siblings,
     word,
 )
 
@@ -143,6 +145,14 @@ def matched_table(table: pd.DataFrame) -> pd.DataFrame:
     name = table["metric"].str.extract(r"/recall/(.+)$")[0].fillna(class_label(MACRO))
     points = {"differ by (sd, points)": table["sd"].round(1), "chance (sd, points)": table["chance"].round(1)}
     return pd.DataFrame({"recall of": name, "cells": part, "queries": table["queries"], **points})
+
+
+def labels_together(config: StudyConfig, results: Mapping[str, Result]) -> str:
+    """Return `data.labels`, as YAML, that puts classes together that are confused with each other; empty if none are."""
+    found = [result for result in results.values() if HELD_OUT in result.confusion]
+    groups = siblings(confusion_frame(found, HELD_OUT)) if found else {}
+    labels = labels_of(groups, config.data.labels) if groups else {}
+    return yaml.safe_dump({"labels": labels}, sort_keys=False, allow_unicode=True, width=100) if labels else ""
 
 
 def factor_table(plan: Plan) -> pd.DataFrame:

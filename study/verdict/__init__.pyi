@@ -20,6 +20,8 @@ from .sentences import ReplicateCost as ReplicateCost
 from .sentences import TradeOff as TradeOff
 from .sentences import Verdict as Verdict
 from .sentences import judge as judge
+from .siblings import labels_of as labels_of
+from .siblings import siblings as siblings
 from .words import GROUPS as GROUPS
 from .words import LABELS as LABELS
 from .words import PART_WORDS as PART_WORDS

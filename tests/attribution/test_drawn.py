@@ -8,7 +8,7 @@ import pytest
 from scipy.special import expit, logit
 
 from study.attribution.attribute import attribute_study
-from study.attribution.effects import holm
+from study.attribution.correction import holm
 from study.attribution.findings import Attribution, Effect
 from study.config.space import Domain
 from study.plan.factors import Factor, strata

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from study.attribution.effects import adjust_effects, compare, contrasts_of, holm, weights_of
+from study.attribution.correction import adjust_effects, holm
+from study.attribution.effects import compare, contrasts_of, weights_of
 from study.plan.factors import strata
 from tests.made import attribute
 from tests.simulated_tables import (
