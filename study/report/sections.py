@@ -148,7 +148,7 @@ def matched_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def labels_together(config: StudyConfig, results: Mapping[str, Result]) -> str:
-    """Return `data.labels`, as YAML, that puts classes together that are confused with each other; empty if none are."""
+    """Return `data.labels`, as YAML, that puts together what is confused with each other; empty if nothing is."""
     found = [result for result in results.values() if HELD_OUT in result.confusion]
     groups = siblings(confusion_frame(found, HELD_OUT)) if found else {}
     labels = labels_of(groups, config.data.labels) if groups else {}
