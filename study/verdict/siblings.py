@@ -23,7 +23,7 @@ def siblings(counts: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     counts
         Cells by true (rows) and called class (columns), the same classes in the same order.
     """
-    groups = [(name,) for name in counts.index]
+    groups: list[tuple[str, ...]] = [(name,) for name in counts.index]
     matrix = counts.to_numpy(dtype=float)
     while len(groups) > 2 and (pair := _closest(matrix)):
         kept, gone = pair
