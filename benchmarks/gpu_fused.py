@@ -19,7 +19,7 @@ from scvi.model import SCANVI, SCVI
 from study.cells import Cells, prepare
 from study.config import compose
 from study.plan import split_cells
-from study.training import dense, joint_anndata, layers, predict_probabilities
+from study.training import dense, joint_anndata, predict_probabilities
 from study.training.arguments import scanvi_arguments
 from study.training.counts import OnDevice, hold
 from study.training.fused import Group, Member, train_together
@@ -52,16 +52,6 @@ def group_of(model: SCVI | SCANVI, members: int, steps: int, device: str) -> tup
 
 
 @contextmanager
-def folding(labels: int) -> Iterator[None]:
-    """Fold BatchNorm into layers over so many labels or more."""
-    before, layers.FOLDED = layers.FOLDED, labels
-    try:
-        yield
-    finally:
-        layers.FOLDED = before
-
-
-@contextmanager
 def compiled() -> Iterator[None]:
     """Compile the likelihood of counts."""
     before, dense.negative_binomial = dense.negative_binomial, torch.compile(dense.negative_binomial, dynamic=False)
@@ -72,8 +62,6 @@ def compiled() -> Iterator[None]:
 
 
 WAYS = {
-    "batch norm folded": lambda: folding(2),
-    "batch norm not folded": lambda: folding(10**6),
     "likelihood compiled": compiled,
 }
 

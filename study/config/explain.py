@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import (
@@ -23,7 +23,7 @@ def explain(error: PydanticError, where: str, root: type[BaseModel], values: Any
         if problem["type"] == "missing":
             message = f"is missing. Give it, as in '{key}=...'."
         elif problem["type"] == "extra_forbidden":
-            message = f"is no known key.{nearest(keys[-1], _fields_at(root, keys[:-1]))}"
+            message = f"is no known key.{_instead(root, keys)}"
             if keys[:2] == ["space", "factors"] and keys[2] in ("scvi", "scanvi"):
                 message += " A factor with a dot in its name is changed in the file of the search space."
         elif problem["type"] != "value_error":
@@ -48,6 +48,23 @@ def _keys(loc: Sequence[int | str], values: Any, missing: bool) -> list[str]:
         if inside or (missing and part is loc[-1]):
             keys.append(str(part))
     return keys
+
+
+def _instead(root: type[BaseModel], keys: Sequence[str]) -> str:
+    """Say where a key of this name is, or which one is nearest, or which ones there are."""
+    elsewhere = [place for place in _places(root) if place.rpartition(".")[2] == keys[-1]]
+    if elsewhere:
+        return f" Did you mean {' or '.join(map(repr, elsewhere[:3]))}?"
+    beside = _fields_at(root, keys[:-1])
+    return nearest(keys[-1], beside) or (f" Known there: {', '.join(beside)}." if beside else "")
+
+
+def _places(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of all keys that have a fixed place."""
+    for name, field in model.model_fields.items():
+        yield f"{prefix}{name}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _places(field.annotation, f"{prefix}{name}.")
 
 
 def _fields_at(model: type[BaseModel], loc: Sequence[str]) -> list[str]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
-    JsonValue,
     StrictBool,
+    model_validator,
 )
 
+from study.config.extra import ScanviExtra, ScviExtra
 from study.config.values import Count, Model
 
 
@@ -28,7 +29,22 @@ class ScviSettings(Model):
     )
     batch_size: Annotated[int, Field(strict=True, ge=2)] = Field(description="minibatch size of both stages")
     max_epochs: Count = Field(description="epochs of the pretraining")
-    extra: dict[str, JsonValue] = Field(default_factory=dict, description="further arguments of scvi.model.SCVI")
+    extra: ScviExtra = Field(default=ScviExtra(), description="further arguments of scvi.model.SCVI")
+
+    @model_validator(mode="after")
+    def _embedding_is_of_use(self) -> Self:
+        embedding = self.extra.batch_representation == "embedding"
+        if "batch_embedding_kwargs" in self.extra.model_fields_set and not embedding:
+            raise ValueError(
+                "extra.batch_embedding_kwargs changes nothing where batches have no embedding: leave it out, or say "
+                "'scvi.extra.batch_representation=embedding'"
+            )
+        if embedding and self.extra.encode_covariates:
+            raise ValueError(
+                "extra: scANVI cannot classify with batch_representation=embedding and encode_covariates=true: "
+                "leave one out"
+            )
+        return self
 
 
 class ScanviSettings(Model):
@@ -40,7 +56,16 @@ class ScanviSettings(Model):
     classification_ratio: Annotated[float, Field(ge=0)] = Field(description="weight of the classification loss")
     protocol: Literal["joint", "surgery"] = Field(description="train with the query, or map it onto the reference")
     surgery_epochs: Count = Field(description="epochs on the query (protocol: surgery)")
-    extra: dict[str, JsonValue] = Field(default_factory=dict, description="further arguments of scvi.model.SCANVI")
+    extra: ScanviExtra = Field(default=ScanviExtra(), description="further arguments of scvi.model.SCANVI")
+
+    @model_validator(mode="after")
+    def _parameters_have_a_network(self) -> Self:
+        if "classifier_parameters" in self.extra.model_fields_set and self.linear_classifier:
+            raise ValueError(
+                "extra.classifier_parameters are those of a small network, and linear_classifier is true: leave them "
+                "out, or say 'scanvi.linear_classifier=false'"
+            )
+        return self
 
 
 class Settings(Model):
@@ -56,6 +81,15 @@ class Settings(Model):
     budget: Literal["epochs", "steps"] = Field("epochs", description="epochs as stated, or matched in optimiser steps")
     scvi: ScviSettings = Field(description="settings of the pretraining")
     scanvi: ScanviSettings = Field(description="settings of the fine-tuning")
+
+    @model_validator(mode="after")
+    def _no_second_value(self) -> Self:
+        if twice := sorted(self.scvi.extra.model_fields_set & self.scanvi.extra.model_fields_set):
+            raise ValueError(
+                f"scvi.extra and scanvi.extra both have {', '.join(twice)}, and scANVI has what scVI was given: leave "
+                f"one out, as with '~scanvi.extra.{twice[0]}'"
+            )
+        return self
 
 
 def setting_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from study.cells import Cells, prepare, query_names
-from study.config import Settings, StudyConfig
+from study.config import StudyConfig
 from study.plan import Conditions, Plan, Stratum, controls_of, plan_study, strata, trials_of
 from study.studies.search import Recall, Search, conditions_of, follow_search, recall_reader
 
@@ -40,7 +40,6 @@ def open_study(config: StudyConfig, wrote: Callable[[Path], None] | None = None)
     InputError
         If the data or the design cannot be used.
     """
-    _refuse_unknown_extra(config)
     queries = query_names(config.data)
     every = (*trials_of(config, queries), *controls_of(config, queries))
     used = list(dict.fromkeys(trial.query for trial in every))
@@ -50,31 +49,6 @@ def open_study(config: StudyConfig, wrote: Callable[[Path], None] | None = None)
         search, plan = follow_search(config, queries, conditions, recall_reader(config.directory))
         return Study(config, queries, cells, plan, search)
     return Study(config, queries, cells, plan_study(config, cells, queries))
-
-
-def _refuse_unknown_extra(config: StudyConfig) -> None:
-    """Raise `InputError` for `extra` arguments, of the configuration or of a factor, that scvi-tools does not take."""
-    settings = list(_with_extra(config))
-    if any(one.scvi.extra or one.scanvi.extra for one in settings):
-        # Imported here, because scvi-tools takes seconds and most plans need nothing of it.
-        from study.training import check_extra
-
-        for one in settings:
-            check_extra(one)
-
-
-def _with_extra(config: StudyConfig) -> Iterator[Settings]:
-    """Yield settings in which every level of every factor below `extra` occurs; of a range, its lower end."""
-    factors = {
-        name: (spec.domain.low,) if spec.domain else spec.levels or ()
-        for name, spec in config.space.factors.items()
-        if ".extra." in name
-    }
-    first = {name: levels[0] for name, levels in factors.items()}
-    yield config.settings(first)
-    for name, levels in factors.items():
-        for level in levels[1:]:
-            yield config.settings({**first, name: level})
 
 
 def following(study: Study, recall: Recall) -> Callable[[], Study]:

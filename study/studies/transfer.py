@@ -28,7 +28,6 @@ from study.training import (
     Hardware,
     Snapshot,
     State,
-    check_extra,
     finetune,
     joint_anndata,
     operate,
@@ -92,8 +91,6 @@ def transfer_all(
     InputError
         If the query is unknown, or the data or a file of `into` cannot be used.
     """
-    if config.scvi.extra or config.scanvi.extra:
-        check_extra(config)
     names = _to_label(config.data, config.query)
     matched = config.budget == "steps" and config.scanvi.protocol == "joint"
     queries = query_names(config.data) if matched else ()

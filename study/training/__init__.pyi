@@ -1,4 +1,3 @@
-from .arguments import check_extra as check_extra
 from .arguments import scanvi_arguments as scanvi_arguments
 from .arguments import scvi_arguments as scvi_arguments
 from .hardware import Hardware as Hardware

@@ -12,8 +12,6 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, relu
 
 Stack = dict[str, Tensor]
-# From so many labels on BatchNorm is folded into the layer before it; with fewer its small operations cost more.
-FOLDED = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +63,7 @@ class Net:
             if n_labels and layers.inject_into_layer(number):
                 weight, columns = weight[:, :, :-n_labels], weight[:, :, -n_labels:]
                 of_label = bias.unsqueeze(1) + columns.transpose(1, 2)
-                if batch_norm is not None and number == 0 and n_labels >= FOLDED:
-                    x, batch_norm = self.folded(f"{of}.1", x, weight, of_label, batch_norm), None
-                else:
-                    x = _product(x, weight, None) + of_label.unsqueeze(2)
+                x = _product(x, weight, None) + of_label.unsqueeze(2)
             else:
                 if batch is not None and layers.inject_into_layer(number):
                     x = torch.cat((x, batch), dim=-1)
@@ -91,35 +86,6 @@ class Net:
         self.follow(name, mean, variance, times, norm)
         normalised: Tensor = y.view(x.shape)
         return normalised
-
-    def folded(self, name: str, x: Tensor, weight: Tensor, of_label: Tensor, norm: torch.nn.BatchNorm1d) -> Tensor:
-        """BatchNorm in training after a first layer over labels, as one linear layer; see `fast._linear_normalised`.
-
-        Its statistics follow from the few inputs, by the sum of variances within and between labels, so the many
-        outputs are written once.
-
-        Parameters
-        ----------
-        x
-            Shape (n_members, 1 or n_labels, n_cells, n_in).
-        weight
-            Shape (n_members, n_out, n_in).
-        of_label
-            What a label adds, shape (n_members, n_labels, n_out).
-        """
-        share = self.share.unsqueeze(-1)
-        centre = (x * share).sum(2)
-        within = x - centre.unsqueeze(2)
-        flat = within.flatten(1, 2)
-        covariance = torch.bmm((within * share).flatten(1, 2).transpose(1, 2), flat) / x.shape[1]
-        means = torch.bmm(centre, weight.transpose(1, 2)) + of_label
-        mean = means.mean(1, keepdim=True)
-        between = means - mean
-        variance = (torch.bmm(weight, covariance) * weight).sum(2) + between.square().mean(1)
-        self.follow(name, mean.squeeze(1).detach(), variance.detach(), of_label.shape[1], norm)
-        scale = self.stack[f"{name}.weight"] * torch.rsqrt(variance + norm.eps)
-        shift = between * scale.unsqueeze(1) + self.stack[f"{name}.bias"].unsqueeze(1)
-        return _product(within, weight * scale.unsqueeze(-1), None) + shift.unsqueeze(2)
 
     def follow(self, name: str, mean: Tensor, variance: Tensor, times: int, norm: torch.nn.BatchNorm1d) -> None:
         """Move running statistics, where each cell came so many times."""

@@ -177,14 +177,14 @@ def allowed_drift(settings: Settings, reference_batches: int) -> tuple[float | N
     reference_batches
         Number of batches of the reference.
     """
-    if settings.scvi.extra.get("encode_covariates") and reference_batches == 1:
+    if settings.scvi.extra.encode_covariates and reference_batches == 1:
         return None, (
             "with encode_covariates and a reference of one batch, the query's batches arrive in the encoder with "
             "random weights, so they move already on loading"
         )
     if settings.scvi.norm == "batch" and not settings.scanvi.linear_classifier:
         return DRIFT, "the BatchNorm of an MLP classifier is not frozen"
-    if settings.scvi.extra.get("encode_covariates"):
+    if settings.scvi.extra.encode_covariates:
         return ROUNDING, "with encode_covariates sums have more terms and are rounded otherwise"
     return 0.0, ""
 

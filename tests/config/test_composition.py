@@ -65,7 +65,7 @@ def test_bad_overrides_are_refused_by_name(overrides: list[str], words: list[str
 def test_levels_are_checked_like_settings() -> None:
     config = compose()
     assert config.settings({"scvi.norm": "layer", "query_cells": 30}).scvi.norm == "layer"
-    assert config.settings({"scanvi.extra.var_activation": "softplus"}).scanvi.extra == {"var_activation": "softplus"}
+    assert config.settings({"scanvi.extra.var_activation": "softplus"}).scanvi.extra.var_activation == "softplus"
     with pytest.raises(InputError, match=r"Did you mean 'scanvi\.max_epochs'"):
         config.settings({"scanvi.max_epoch": 3})
     with pytest.raises(InputError, match=r"scvi\.norm"):

@@ -172,14 +172,9 @@ def test_the_script_takes_names_as_the_study_does(
 @pytest.mark.parametrize("protocol", ["joint", "surgery"])
 def test_the_script_is_clean_python_whatever_the_settings(tmp_path: Path, budget: str, protocol: str) -> None:
     hostile = 'it\'s "quoted" \\ {{ 1 }}\n'
-    extra = {"var_activation": "softplus", "encode_covariates": True, "latent_distribution": hostile}
-    settings = study_of().settings({"budget": budget, "scanvi.protocol": protocol})
-    values = settings.model_copy(
-        update={
-            "scvi": settings.scvi.model_copy(update={"extra": extra}),
-            "scanvi": settings.scanvi.model_copy(update={"extra": {"classifier_parameters": {"x": [None, 0.5, "'"]}}}),
-        }
-    )
+    extra = ["scvi.extra={var_activation: softplus, encode_covariates: true, extra_encoder_kwargs: {var_eps: 0.5}}"]
+    extra += ["scanvi.linear_classifier=false", "scanvi.extra={classifier_parameters: {n_hidden: 5}}"]
+    values = study_of(None, *extra).settings({"budget": budget, "scanvi.protocol": protocol})
     keys: dict[str, Any] = dict.fromkeys(("dataset_key", "labels_key", "batch_key", "layer", "path"), hostile)
     if budget == "steps":
         keys |= {"labels": {hostile: ["x"]}, "clean_names": True, "gene_names": hostile, "strip_gene_version": True}
@@ -187,7 +182,7 @@ def test_the_script_is_clean_python_whatever_the_settings(tmp_path: Path, budget
     script = tmp_path / "best.py"
     script.write_text(render_script("toy", data, values, largest=700))
     compile(script.read_text(), "best.py", "exec")
-    assert script.read_text().count(repr(hostile)) == (16 if budget == "steps" else 7)
+    assert script.read_text().count(repr(hostile)) == (15 if budget == "steps" else 6)
     rules = ["--isolated", "--no-cache", "--select", "F,E,I", "--line-length", "120"]
     linted = subprocess.run(
         [sys.executable, "-m", "ruff", "check", *rules, str(script)], capture_output=True, text=True

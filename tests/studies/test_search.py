@@ -292,7 +292,11 @@ def test_attribution_refuses(tmp_path: Any) -> None:
             ["query_cells", "levels"],
         ),
         ("{scvi.norm: {levels: [batch, layer]}}", {}, ["2 settings", "factorial"]),
-        ("{scanvi.extra.n_layers: {type: randint, low: 1, high: 40}}", {}, ["scanvi.extra.n_layers", "no value"]),
+        (
+            "{scvi.extra.var_activation: {levels: [relu, softplus]}, scvi.n_latent: {type: randint, low: 4, high: 50}}",
+            {},
+            ["scvi.extra.var_activation", "no value"],
+        ),
         ("{scvi.dropout_rate: {type: uniform, low: 0, high: 2}}", {}, ["less than 1"]),
         (FACTORS, {"candidates": 100_000}, ["at most 100,000"]),
     ],

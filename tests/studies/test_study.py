@@ -12,13 +12,18 @@ from tests.made import study_of
 @pytest.mark.parametrize(
     ("factors", "words"),
     [
-        ("{scvi.extra.encode_covariate: {levels: [true, false]}}", ["'encode_covariate'", "Did you mean"]),
-        ("{scvi.extra.n_layers: {levels: [1, 2]}}", ["'n_layers'", "set already"]),
-        ("{scvi.extra.var_activation: {levels: [softplus, sofplus]}}", ["var_activation", "'sofplus'"]),
-        ("{scanvi.extra.typo: {levels: [1, 2]}, scvi.n_latent: {levels: [4, 5]}}", ["scanvi.extra", "'typo'"]),
+        ("{scvi.extra.encode_covariate: {levels: [true, false]}}", ["Did you mean 'encode_covariates'"]),
+        ("{scvi.extra.n_layers: {levels: [1, 2]}}", ["scvi.extra.n_layers", "Did you mean 'scvi.n_layers'"]),
+        ("{scvi.extra.var_activation: {levels: [softplus, sofplus]}}", ["var_activation", "found 'sofplus'"]),
+        ("{scvi.extra.log_variational: {levels: [true, 3]}}", ["log_variational", "boolean", "found 3"]),
+        (
+            "{scanvi.extra.typo: {levels: [1, 2]}, scvi.n_latent: {levels: [4, 5]}}",
+            ["scanvi.extra.typo", "Known there"],
+        ),
+        ("{scanvi.extra.latent_distribution: {levels: [normal, ln]}}", ["'scvi.extra.latent_distribution'"]),
     ],
 )
-def test_an_extra_argument_that_a_factor_misspells_is_refused(factors: str, words: list[str], tmp_path: Path) -> None:
+def test_an_extra_argument_that_no_model_takes_is_refused(factors: str, words: list[str], tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
         open_study(study_of(factors, f"root={tmp_path}"))
     for word in words:

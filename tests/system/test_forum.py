@@ -11,6 +11,7 @@ import scanpy as sc
 from study.cells.sources import pbmc68k
 from study.config.composition import compose
 from study.trials.store import read_all
+from study.config.values import dump
 from tests.system.conftest import Workplace
 
 
@@ -47,7 +48,7 @@ def test_the_threads_settings_are_a_configuration() -> None:
     config = compose(["data=forum", "data.path=tau.h5ad", "space=forum", "model=forum"])
     assert (config.scvi.n_layers, config.scvi.n_latent, config.scvi.max_epochs) == (2, 30, 400)
     assert (config.scanvi.max_epochs, config.scanvi.n_samples_per_label) == (200, 1000)
-    assert config.scanvi.extra == {"var_activation": "softplus"}
+    assert dump(config.scanvi.extra) == {"var_activation": "softplus"}
 
 
 def test_the_threads_study_runs(workplace: Workplace, tau: Path) -> None:

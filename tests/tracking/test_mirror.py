@@ -51,7 +51,7 @@ def small() -> Scene:
 
 def _with_extra(settings: dict[str, Any]) -> dict[str, Any]:
     """Add what only scvi-tools knows, one level deeper than the other settings."""
-    return {**settings, "scvi": {**settings["scvi"], "extra": {"use_size_factor_key": False}}}
+    return {**settings, "scvi": {**settings["scvi"], "extra": {"encode_covariates": False}}}
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_a_run_shows_what_its_result_says(small: Scene, folder: Path) -> None:
         assert run.data.params == params_of(result, planned)
         assert {
             "scvi.n_latent",
-            "scvi.extra.use_size_factor_key",
+            "scvi.extra.encode_covariates",
             "scanvi.max_epochs",
             "query",
         } <= run.data.params.keys()

@@ -28,7 +28,6 @@ from study.cells.twins import prepare
 from study.config.composition import compose
 from study.config.study import StudyConfig
 from study.plan.split import Split, split_cells
-from study.training import layers
 from study.training.arguments import scanvi_arguments
 from study.training.counts import Dense, OnDevice, Sparse, hold
 from study.training.draws import drawn_labelled
@@ -172,13 +171,6 @@ def test_first_step_of_each_member_is_that_of_scvi_tools(
     """With dropout and sampling as scvi-tools draws them, at minibatches that are whole or not."""
     classifier = {"linear_classifier": norm == "batch"} if kind is SCANVAE else {}
     assert_same_step(kind, dtype, limit, norm=norm, gene_likelihood=likelihood, **classifier)
-
-
-@pytest.mark.parametrize("n_layers", [1, 2])
-def test_batch_norm_may_be_folded_into_the_layer_over_labels(n_layers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "FOLDED", 2)
-    assert_same_step(SCANVAE, torch.float64, 1e-12, n_layers=n_layers)
-    assert_same_step(SCANVAE, torch.float32, 1e-5, n_layers=n_layers)
 
 
 @pytest.mark.parametrize("kind", [VAE, SCANVAE])

@@ -9,9 +9,7 @@ import torch
 from study.cells.twins import prepare
 from study.config.composition import compose
 from study.config.study import StudyConfig
-from study.errors import InputError
 from study.plan.split import Split, split_cells
-from study.training.arguments import check_extra
 from study.training.hardware import Hardware
 from study.training.models import State, finetune, joint_anndata, operate, predict_probabilities, pretrain, state_of
 from study.training.snapshot import Snapshot, TrainingError, undisturbed
@@ -91,28 +89,41 @@ def test_probabilities_have_a_column_per_class_in_order() -> None:
         assert np.allclose(p[:, code], named[name], atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("scvi.extra={n_layerz: 2}", ["scvi.extra", "n_layerz"]),
-        ("scvi.extra={n_layers: 2}", ["scvi.extra", "n_layers", "set already"]),
-        ("scanvi.extra={use_batch_norm: none}", ["scanvi.extra", "use_batch_norm", "ignores"]),
-        ("scanvi.extra={var_activation: softpluss}", ["var_activation", "softpluss"]),
-    ],
-)
-def test_arguments_that_would_be_ignored_are_refused(override: str, words: list[str]) -> None:
-    with pytest.raises(InputError) as refused:
-        check_extra(compose([override]))
-    for word in words:
-        assert word in str(refused.value)
+def has_relu(module: torch.nn.Module) -> bool:
+    return any(isinstance(part, torch.nn.ReLU) for part in module.modules())
 
 
-def test_good_extra_arguments_reach_the_module() -> None:
-    config = compose([*TINY, "scvi.extra={log_variational: false}", "scanvi.extra={var_activation: softplus}"])
-    check_extra(config)
+def test_extra_arguments_of_scvi_reach_the_module_of_scanvi() -> None:
+    extra = (
+        "{log_variational: false, latent_distribution: ln, use_observed_lib_size: false, "
+        "deeply_inject_covariates: false, var_activation: softplus, extra_encoder_kwargs: {var_eps: 0.01}, "
+        "extra_decoder_kwargs: {use_activation: false}, batch_representation: embedding, "
+        "batch_embedding_kwargs: {embedding_dim: 3}}"
+    )
+    module = finetuned(compose([*TINY, f"scvi.extra={extra}"]), [1])[0].model.module
+    assert (module.log_variational, module.latent_distribution) == (False, "ln")
+    assert module.use_observed_lib_size is False
+    assert not module.decoder.px_decoder.inject_covariates
+    assert module.z_encoder.var_activation is torch.nn.functional.softplus
+    assert module.z_encoder.var_eps == 0.01
+    assert (has_relu(module.z_encoder), has_relu(module.decoder)) == (True, False)
+    assert module.get_embedding("batch").embedding_dim == 3
+
+
+def test_extra_arguments_of_scanvi_reach_its_module() -> None:
+    extra = (
+        "{log_variational: false, var_activation: softplus, extra_encoder_kwargs: {use_activation: false}, "
+        "extra_decoder_kwargs: {use_activation: false}, "
+        "classifier_parameters: {n_layers: 2, n_hidden: 5, dropout_rate: 0.3}}"
+    )
+    config = compose([*TINY, "scanvi.linear_classifier=false", f"scanvi.extra={extra}"])
     module = finetuned(config, [1])[0].model.module
     assert module.log_variational is False
     assert module.z_encoder.var_activation is torch.nn.functional.softplus
+    assert not has_relu(module.z_encoder)
+    assert not has_relu(module.decoder)
+    dropouts = [part.p for part in module.classifier.modules() if isinstance(part, torch.nn.Dropout)]
+    assert dropouts == [0.3, 0.3]
 
 
 def test_the_fast_engine_maps_a_query_and_leaves_the_reference_alone() -> None:
