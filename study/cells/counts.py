@@ -99,7 +99,8 @@ def judge(counts: Iterable[sp.csr_matrix], aliased: Callable[[], bool] = lambda:
         finite = np.isfinite(values)
         broken.add(values, ~finite)
         negative.add(values, values < 0)
-        off = np.abs(values - np.rint(values))
+        with np.errstate(invalid="ignore"):  # infinite values have been seen to already
+            off = np.abs(values - np.rint(values))
         fractional.add(values, off > ROUNDING)
         uneven.add(values, off > 0)
         size += values.size

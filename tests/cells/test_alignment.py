@@ -188,7 +188,8 @@ BAD = {
         ("missing or empty for 30 of 30",), cells=obs("label", lambda c: c.where(np.arange(60) > 29))
     ),
     "Unknown as a label": Bad(
-        ("10 cells are called 'Unknown'", "data.unlabelled=[Unknown]", "rename the label"), cells=obs("label", lambda c: c.replace("B", "Unknown"))
+        ("10 cells are called 'Unknown'", "data.unlabelled=[Unknown]", "rename the label"),
+        cells=obs("label", lambda c: c.replace("B", "Unknown")),
     ),
     "one class": Bad(("all cells are 'A'", "at least 2 classes"), cells=obs("label", lambda c: "A")),
     "one reference cell": Bad(("the reference has 1 cell",), cells=rows(lambda c: np.arange(29, 60))),

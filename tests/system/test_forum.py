@@ -10,8 +10,8 @@ import scanpy as sc
 
 from study.cells.sources import pbmc68k
 from study.config.composition import compose
-from study.trials.store import read_all
 from study.config.values import dump
+from study.trials.store import read_all
 from tests.system.conftest import Workplace
 
 
