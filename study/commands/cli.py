@@ -212,15 +212,21 @@ def export(overrides: Overrides = None, registered: Registered = False) -> None:
     config = compose(overrides or [])
     with nothing_left_if_refused(config.directory) as wrote:
         study = open_study(config, wrote)
-        choice, path = write_choice(study, whole_results(study))
+        results = whole_results(study)
+        registry = None
+        if registered:  # before anything is written: it may be refused
+            from study.commands.pipeline import registry_of
+
+            registry = registry_of(study)
+        choice, path = write_choice(study, results)
     to = console()
     show_frames(to, [("candidates, best first", choice.table)])
     to.print(f"Chosen: {choice.reason}.", markup=False)
     to.print(f"Wrote {path}. Next: scanvi-study transfer --config {path}", markup=False, soft_wrap=True)
-    if registered:
+    if registry is not None:
         from study.commands.pipeline import register_choice
 
-        version, queries = register_choice(study, choice)
+        version, queries = register_choice(registry, choice)
         models = f"models of {', '.join(queries)}" if queries else "no models yet: transfer, then register again"
         to.print(f"MLflow: models:/{config.name}@best is version {version} ({models}).", markup=False)
 
@@ -248,7 +254,8 @@ def ui(overrides: Overrides = None) -> None:
     """Open MLflow on this machine (127.0.0.1) to compare the runs."""
     from study.tracking import serve
 
-    serve(compose(overrides or []).tracking)
+    if serve(compose(overrides or []).tracking):
+        raise typer.Exit(1)
 
 
 @app.command(
@@ -258,8 +265,12 @@ def sync(overrides: Overrides = None) -> None:
     """Rebuild a study's MLflow experiment from its results."""
     from study.commands.pipeline import sync_study
 
-    shown = sync_study(compose(overrides or []))
-    console().print(f"MLflow shows {shown} finished trials.")
+    finished, behind = sync_study(compose(overrides or []))
+    to = console()
+    if behind:
+        show_notes(to, "MLflow is behind", [f"{behind}. The results are whole; run this again once it takes them."])
+        raise typer.Exit(1)
+    to.print(f"MLflow shows {finished} finished trials.")
 
 
 def _command(overrides: list[str] | None) -> str:

@@ -20,7 +20,7 @@ from study import files
 from study.cells import class_names
 from study.commands.refusal import nothing_left_if_refused
 from study.config import StudyConfig, dump
-from study.errors import InputError, WritingError
+from study.errors import WritingError
 from study.plan import Stage
 from study.report import Analysis, analyse, read_finished, write_report
 from study.studies import Choice, Recall, Study, files_to_keep, following, open_study, recall_reader
@@ -243,13 +243,17 @@ def _steps(stages: Sequence[Stage]) -> int:
     return sum(stage.length for stage in stages)
 
 
-def sync_study(config: StudyConfig) -> int:
-    """Rebuild the MLflow experiment of a study from its results; return how many trials it shows.
+def sync_study(config: StudyConfig) -> tuple[int, str]:
+    """Rebuild the MLflow experiment of a study from its results.
+
+    Returns
+    -------
+    How many finished trials there are, and why MLflow does not show all of it (empty if it does).
 
     Raises
     ------
     InputError
-        If MLflow does not take all of it.
+        If the study or MLflow cannot be used.
     """
     with nothing_left_if_refused(config.directory) as wrote:
         study = open_study(config, wrote)
@@ -262,15 +266,21 @@ def sync_study(config: StudyConfig) -> int:
         for key, reason in failures.items():
             projection.project_failure(key, reason)
         projection.attach([path for path in (*present, *_tables(config)) if path.is_file()])
-    if projection.behind:
-        raise InputError(
-            f"tracking: MLflow at {projection.uri} does not take all of it ({projection.behind}). "
-            "The results are whole; run this again once it does."
-        )
-    return len(found)
+    return len(found), projection.behind
 
 
-def register_choice(study: Study, choice: Choice) -> tuple[str, list[str]]:
+def registry_of(study: Study) -> Projection:
+    """Return where the choice of a study is registered.
+
+    Raises
+    ------
+    InputError
+        If MLflow cannot be used.
+    """
+    return Projection(study.config, study.plan, class_names(study.cells))
+
+
+def register_choice(registry: Projection, choice: Choice) -> tuple[str, list[str]]:
     """Put the chosen settings into MLflow's model registry, with the models that `transfer` made with them.
 
     Returns
@@ -279,14 +289,13 @@ def register_choice(study: Study, choice: Choice) -> tuple[str, list[str]]:
 
     Raises
     ------
-    InputError
-        If MLflow cannot be used.
+    WritingError
+        If MLflow refuses.
     """
-    kept, queries = files_to_keep(study.config, choice)
+    kept, queries = files_to_keep(registry.config, choice)
     winner = choice.table[choice.table["chosen"]].iloc[0]
-    projection = Projection(study.config, study.plan, class_names(study.cells))
     metrics = {metric(HELD_OUT, MACRO_RECALL): float(winner["recall there"])}
-    return register(projection, dump(choice.settings), metrics, f"{choice.reason}.", kept), queries
+    return register(registry, dump(choice.settings), metrics, f"{choice.reason}.", kept), queries
 
 
 def _tables(config: StudyConfig) -> list[Path]:

@@ -24,7 +24,7 @@ from study.seeds import key_of
 from study.tracking.matrices import matrices_page
 from study.tracking.queue import Queue
 from study.tracking.slug import metric_name, slug
-from study.tracking.store import PARAM_LIMIT, REFUSED, first_line, open_store, uri_of, write_ahead
+from study.tracking.store import PARAM_LIMIT, open_store, refusals, uri_of
 from study.trials import Result
 from study.versions import versions
 
@@ -68,26 +68,20 @@ class Projection:
         Raises
         ------
         InputError
-            If the tracking store cannot be reached, or two classes get the same name there.
+            If the tracking store cannot be used, or two classes get the same name there.
         """
         self.name, self.uri, self.queue = config.name, uri_of(config.tracking), Queue(config.directory)
         self.config, self.plan, self.classes = config, plan, classes
         _refuse_collisions(classes)
-        try:
+        with refusals(config.tracking):
             self.client = open_store(config.tracking)
             self.experiment = self._experiment(config.tracking)
-            write_ahead(config.tracking)
             self.runs = self._known_runs()
             self.parent = self._parent()
-        except REFUSED as error:
-            raise InputError(
-                f"tracking: MLflow at {self.uri} cannot be used ({first_line(error)}). "
-                "Start the server, use 'tracking=local', or end what locks the database. Results are not touched."
-            ) from error
 
     @property
     def behind(self) -> str:
-        """Why MLflow does not show all of it; empty if it does."""
+        """Why MLflow does not show all of it, and how much is missing; empty if nothing is."""
         return self.queue.behind
 
     def _experiment(self, tracking: Tracking) -> str:
@@ -146,12 +140,12 @@ class Projection:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Show what is still owed; end the parent run, and every run that a kill left open."""
         self.queue.owed.append(partial(self._end, kind is None))
-        self.queue.catch_up()
+        self.queue.finish()
 
     def _begin(self) -> None:
         self.client.set_terminated(self.parent, "RUNNING")
         for name, value in versions().items():
-            self.client.set_tag(self.parent, f"version.{name}", value)
+            self.client.set_tag(self.parent, f"version.{name}", value, synchronous=True)
         self.client.log_dict(self.parent, dump(self.config), "config.json")
         self._design()
         self.client.log_dict(self.parent, {slug(name): name for name in sorted(self.classes)}, "classes.json")
@@ -204,11 +198,11 @@ class Projection:
             for name, values in result.curves.items()
             for epoch, value in enumerate(values, start=1)
         ]
-        self.client.log_batch(
-            run_id, params=[Param(name, str(value)[:PARAM_LIMIT]) for name, value in params.items()], tags=_tags(result)
-        )
+        shown = [Param(name, str(value)[:PARAM_LIMIT]) for name, value in params.items()]
+        # Else the environment may have it written later, and nobody would hear what was refused.
+        self.client.log_batch(run_id, params=shown, tags=_tags(result), synchronous=True)
         for start in range(0, len(metrics), BATCH):
-            self.client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+            self.client.log_batch(run_id, metrics=metrics[start : start + BATCH], synchronous=True)
         data = Dataset(
             name=f"{self.config.data.name}/{result.query}",
             digest=result.digest[:32],
@@ -225,7 +219,7 @@ class Projection:
     def _project_failure(self, planned: PlannedTrial, reason: str) -> None:
         run_id = self._open(planned)
         if run_id is not None:
-            self.client.set_tag(run_id, "reason", reason[:PARAM_LIMIT])
+            self.client.set_tag(run_id, "reason", reason[:PARAM_LIMIT], synchronous=True)
             self.client.set_terminated(run_id, "FAILED")
             self.runs[planned.key] = self.client.get_run(run_id)
 

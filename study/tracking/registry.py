@@ -10,9 +10,9 @@ from typing import Any
 
 from mlflow.entities import Metric, Param
 
-from study.errors import InputError
+from study.errors import WritingError
 from study.tracking.mirror import Projection, flat
-from study.tracking.store import PARAM_LIMIT, REFUSED, first_line
+from study.tracking.store import PARAM_LIMIT, REFUSED, cause_of
 
 ALIAS = "best"
 
@@ -48,15 +48,15 @@ def register(
 
     Raises
     ------
-    InputError
+    WritingError
         If MLflow refuses.
     """
     try:
         return _register(projection, settings, metrics, why, files)
     except REFUSED as error:
-        raise InputError(
-            f"tracking: MLflow at {projection.uri} did not register the settings ({first_line(error)}). "
-            "best.yaml is written; register it again when MLflow can be used."
+        raise WritingError(
+            f"{cause_of(error, projection.config.tracking)} The settings are not registered there; best.yaml is "
+            "written. The same command again registers them."
         ) from error
 
 
@@ -83,7 +83,7 @@ def _register(
         params = [Param(key, str(value)[:PARAM_LIMIT]) for key, value in flat(settings).items()]
         now = int(time.time() * 1000)
         found = [Metric(key, value, now, 0) for key, value in metrics.items()]
-        client.log_batch(run_id, params=params, metrics=found)
+        client.log_batch(run_id, params=params, metrics=found, synchronous=True)
         for path, file in files.items():
             client.log_artifact(run_id, str(file), str(Path("model", path).parent))
         client.set_terminated(run_id)

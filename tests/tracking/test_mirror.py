@@ -298,14 +298,3 @@ def test_a_run_that_a_kill_left_open_is_ended_and_used_again(small: Scene, folde
         projection.project(result)
     run = runs_of(projection)[result.key]
     assert (run.info.run_id, run.info.status) == (left, "FINISHED")
-
-
-def test_a_damaged_database_is_one_message(small: Scene, folder: Path) -> None:
-    with projection_of(small, folder):
-        pass
-    (database,) = folder.rglob("mlflow.db")
-    for beside in database.parent.glob("mlflow.db-*"):
-        beside.unlink()
-    database.write_bytes(b"no database " * 1000)
-    with pytest.raises(InputError, match=r"cannot be used .*file is not a database"):
-        projection_of(small, folder)

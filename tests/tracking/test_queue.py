@@ -37,12 +37,12 @@ def test_what_is_refused_is_shown_later_and_holds_nothing_up(caplog: pytest.LogC
     for name in "bcd":
         queue.show(store.add(name))
     assert (store.shown, store.tried) == (["a"], ["a", "b"]), "one wait, not one for each"
-    assert queue.behind == "database is locked"
+    assert queue.behind == "database is locked; 3 entries are missing"
     queue.catch_up()
     assert store.tried == ["a", "b", "b"]
     queue.catch_up()
     assert store.shown == ["a", "c", "d"], "the others come first, and b alone is refused"
-    assert (len(queue.owed), queue.behind) == (1, "database is locked")
+    assert queue.behind == "database is locked; 1 entry is missing"
     assert [record.getMessage() for record in caplog.records] == [
         "MLflow is behind (database is locked); results are kept in studies/mine"
     ]
@@ -50,6 +50,21 @@ def test_what_is_refused_is_shown_later_and_holds_nothing_up(caplog: pytest.LogC
     queue.catch_up()
     assert store.shown == ["a", "c", "d", "b"]
     assert (len(queue.owed), queue.behind) == (0, "")
+
+
+def test_in_the_end_all_are_tried_and_what_is_missing_is_counted() -> None:
+    store, queue = Store(), Queue(Path())
+    store.refused = {"a", "b", "d"}
+    for name in "abcde":
+        queue.show(store.add(name))
+    assert store.shown == []
+    queue.finish()
+    assert store.shown == ["c", "e"]
+    assert queue.behind == "database is locked; 3 entries are missing"
+    store.refused = {"b"}
+    queue.finish()
+    assert store.shown == ["c", "e", "a", "d"]
+    assert queue.behind == "database is locked; 1 entry is missing"
 
 
 def test_a_mistake_is_no_refusal() -> None:

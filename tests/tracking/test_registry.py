@@ -7,7 +7,7 @@ import pytest
 from study.cells.prepared import class_names
 from study.config.composition import validate
 from study.config.values import dump
-from study.errors import InputError
+from study.errors import WritingError
 from study.tracking.mirror import Projection
 from study.tracking.registry import register
 from tests.scenes import scene
@@ -36,5 +36,5 @@ def test_equal_files_are_one_registered_version_and_best_is_the_latest(tmp_path:
     folder = Path(projection.client.download_artifacts(version.run_id, "model", str(tmp_path)))
     assert (folder / "models" / "first" / "best.yaml").read_text() == "one"
     (tmp_path / "mlruns" / "mlflow.db").write_bytes(b"no database")
-    with pytest.raises(InputError, match="did not register"):
+    with pytest.raises(WritingError, match=r"mlflow\.db: is damaged.*not registered"):
         register(projection, {}, {}, "", {"best.yaml": best})
