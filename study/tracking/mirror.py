@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag, ViewType
 
-from study.config import StudyConfig, Tracking, dump
+from study.config import StudyConfig, Tracking, dump, written
 from study.errors import InputError
 from study.plan import Plan, PlannedTrial
 from study.seeds import key_of
@@ -204,7 +204,9 @@ class Projection:
             for epoch, value in enumerate(values, start=1)
         ]
         self.client.log_batch(
-            run_id, params=[Param(name, str(value)[:PARAM_LIMIT]) for name, value in params.items()], tags=_tags(result)
+            run_id,
+            params=[Param(name, written(value)[:PARAM_LIMIT]) for name, value in params.items()],
+            tags=_tags(result),
         )
         for start in range(0, len(metrics), BATCH):
             self.client.log_batch(run_id, metrics=metrics[start : start + BATCH])
@@ -245,7 +247,7 @@ class Projection:
             "replicate": str(replicate.index),
             "mlflow.parentRunId": self.parent,
         }
-        name = ", ".join(f"{name.split('.')[-1]}={level}" for name, level in planned.levels.items())
+        name = ", ".join(f"{name.split('.')[-1]}={written(level)}" for name, level in planned.levels.items())
         if kind == "control":
             tags["control"] = planned.control
             name = f"control {planned.control}, query={planned.condition.query}"
