@@ -14,9 +14,9 @@ class InputError(Exception):
     """Something the user gave cannot be used; the message says what, where, what is expected and what to do."""
 
 
-def nearest(word: str, words: Sequence[str]) -> str:
-    """Return ' Did you mean ...?' for the nearest of some words, or nothing."""
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+def nearest(word: str, words: Sequence[str], like: float = 0.5) -> str:
+    """Return ' Did you mean ...?' for the nearest of some words, or nothing if none is so much like it (0 to 1)."""
+    close = difflib.get_close_matches(word, words, n=1, cutoff=like)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

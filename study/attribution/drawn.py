@@ -21,7 +21,7 @@ from study.attribution.layout import CAUSES, CHANCE, MIXED, Floats
 from study.attribution.mixed import reml
 from study.attribution.points import Trials, arrange_trials
 from study.attribution.tables import MIN_SUPPORT, percent, slope
-from study.config import Level
+from study.config import Level, written
 from study.plan import Factor, Stratum
 
 # What differs between points in every replicate and follows no main effect and no data x parameter product.
@@ -100,7 +100,7 @@ def _reason_not_to(table: pd.DataFrame, present: pd.DataFrame, points: Floats, f
 def _never_drawn(factor: Factor, values: pd.Series) -> str:
     """Say which level no trial with a result has, or that a number is the same in all; empty if neither."""
     seen = set(values.astype(str))
-    missing = [str(level) for level in factor.levels if str(level) not in seen]
+    missing = [written(level) for level in factor.levels if str(level) not in seen]
     if missing:
         return (
             f"{factor.name} = {missing[0]} was never drawn, or has no result; more points (space.points) would have it"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from study.attribution.layout import Floats, Layout
+from study.config import written
 from study.plan import Factor
 
 # Below this many cells (or calls, for precision) a class is shown but not decomposed: docs/method.md, "Limits".
@@ -168,7 +169,7 @@ def missing_not_at_random(present: NDArray[np.bool_], layout: Layout) -> str:
             p = float(stats.fisher_exact(split, alternative="greater").pvalue)
             if p * sum(layout.levels) < MISSING_P:
                 return (
-                    f"not missing at random: failures go with {factor.name} = {level} "
+                    f"not missing at random: failures go with {factor.name} = {written(level)} "
                     f"({int(units.sum())} of {int(failed.sum())} failed units)"
                 )
     return ""

@@ -98,8 +98,10 @@ def init(directory: Annotated[Path, typer.Argument(help="A new folder for your s
 def check(overrides: Overrides = None, as_json: Json = False) -> None:
     """Is this data fit to study? Counts, labels, genes, depth and make-up of reference and queries."""
     from study.cells import check_data
+    from study.plan import refuse_without_truth
 
     config = compose(overrides or [])
+    refuse_without_truth(config)
     report = check_data(config.data, folds=config.space.n_folds)
     to = console(as_json)
     show_frames(to, report.tables())

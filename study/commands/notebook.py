@@ -107,7 +107,8 @@ class StudyResults:
         InputError
             If it was not measured, or no replicate is whole.
         """
-        _refuse_unknown("outcome", outcome, [one for one in get_args(Outcome) if one.split("/")[0] in self._parts])
+        measured = [one for one in get_args(Outcome) if one.split("/")[0] in self._parts_of_all]
+        _refuse_unknown("outcome", outcome, measured)
         own = outcome in self.config.outcomes
         found = self._whole(self._attributed if own else explain(self.study, self.finished, [outcome]))
         (verdict,) = (one for one in found.verdicts if one.outcome == outcome)
@@ -158,7 +159,7 @@ class StudyResults:
         part
             ``heldout``, ``train`` or ``query`` (where truth is known).
         trials
-            Keys of the trials to sum; all finished ones of the table if absent.
+            Keys of the trials to sum; all finished ones of the table that have such a part if absent.
 
         Raises
         ------
@@ -166,9 +167,12 @@ class StudyResults:
             If a trial is not finished, or has no such part.
         """
         _refuse_unknown("part", part, self._parts)
-        keys = list(self.finished.results if trials is None else trials)
+        having = [key for key, one in self.finished.results.items() if part in one.confusion]
+        if isinstance(trials, str):
+            raise InputError(f"trials: expected a list of keys, as in [{trials!r}].")
+        keys = having if trials is None else list(trials)
         for key in keys:
-            _refuse_unknown("trial", key, self.finished.results)
+            _refuse_unknown(f"trial with {part} cells", key, having)
         if not keys:
             raise InputError("trials: no trial is named. Give at least one key, as in 'trials.trial_key'.")
         return confusion_frame((self.finished.results[key] for key in keys), part)
@@ -238,6 +242,11 @@ class StudyResults:
         """What was measured: heldout, train, and query where truth is known."""
         return list(dict.fromkeys(part for result in self.finished.results.values() for part in result.confusion))
 
+    @property
+    def _parts_of_all(self) -> list[str]:
+        """What was measured in every trial: outcomes of other parts would compare some trials with none."""
+        return [part for part in self._parts if all(part in one.confusion for one in self.finished.results.values())]
+
     def _whole(self, found: Attributed | None) -> Attributed:
         if found is None and self.study.search is not None:
             raise InputError(NOT_EXPLAINED)
@@ -253,6 +262,8 @@ class StudyResults:
 
 def load_results(name: str, root: str | Path = "studies") -> StudyResults:
     """Read what is finished of a study from its folder; see `study.load`."""
+    if not isinstance(name, str) or not isinstance(root, str | Path):
+        raise InputError(f"study.load: expected the name of a study and a folder, found {name!r} and {root!r}.")
     config = load_stored(name, Path(root))
     with nothing_left_if_refused(config.directory) as wrote:
         study = open_study(config, wrote)
@@ -261,14 +272,12 @@ def load_results(name: str, root: str | Path = "studies") -> StudyResults:
 
 def run_results(config: StudyConfig | Sequence[str] = ()) -> StudyResults:
     """Train what is missing of a study and read it; see `study.run`."""
-    if isinstance(config, str):
-        raise InputError(f"study.run({config!r}): expected a configuration or a list of overrides, [{config!r}].")
-    overrides = None if isinstance(config, StudyConfig) else list(config)
     chosen = config if isinstance(config, StudyConfig) else compose(config)
+    command = "" if isinstance(config, StudyConfig) else f"study.run({list(config)!r})"
     # A kernel says that it is a terminal, but what is drawn over there is kept here: plain lines.
     to = Console(force_terminal=False, force_jupyter=False, highlight=False, width=140)
     with progress(to) as show:
-        outcome = run_study(chosen, show, "" if overrides is None else f"study.run({overrides!r})")
+        outcome = run_study(chosen, show, command)
     if outcome.behind:
         show_notes(to, "MLflow is behind", [f"{outcome.behind}. 'scanvi-study sync' brings it up."])
     for reason in dict.fromkeys(outcome.failures.values()):

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from study.config import written
+
 if TYPE_CHECKING:  # a terminal only reads what these make; importing them takes seconds
     from pathlib import Path
 
@@ -50,13 +52,13 @@ def _is_number(value: object) -> bool:
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return "–" if math.isnan(value) else f"{value:,.4g}"
-    return escape(str(value))
+    return escape(written(value))
 
 
 def show_plan(to: Console, study: Study) -> None:
     """Print factors, trials, stages, cost and notes."""
     plan = study.plan
-    factors = [(f.name, f.role, ", ".join(map(str, f.levels)) or str(f.domain)) for f in plan.factors]
+    factors = [(f.name, f.role, ", ".join(map(written, f.levels)) or str(f.domain)) for f in plan.factors]
     show_table(to, f"study {study.config.name}: factors", ["factor", "role", "levels"], factors)
     kinds: dict[str, list[int]] = {}
     for stage in plan.stages:

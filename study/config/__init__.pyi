@@ -23,3 +23,4 @@ from .study import Tracking as Tracking
 from .values import Level as Level
 from .values import Outcome as Outcome
 from .values import dump as dump
+from .values import written as written

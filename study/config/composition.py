@@ -14,19 +14,20 @@ import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import ValidationError as PydanticError
 
 from study.config.explain import explain
 from study.config.study import StudyConfig
-from study.errors import InputError, nearest
+from study.errors import InputError, few, nearest
 
 GROUPS = ("data", "model", "resources", "tracking", "space")
 SETTINGS = {"model": ("scvi", "scanvi")}  # what a group sets, where it is not the key of its own name
 WHOLE = "_whole_"  # what Hydra calls a configuration that was read from one file
 QUESTION_MARKS = "\0three question marks\0"  # in place of OmegaConf's sign of a missing value, where it is a name
+KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
 def home() -> Path:
@@ -56,13 +57,15 @@ def compose(overrides: Sequence[str] = ()) -> StudyConfig:
     InputError
         With one message that names the key, what was found and what is expected.
     """
+    _refuse_no_list(overrides)
     root = home()
     try:
         with initialize_config_dir(str(root / "conf"), version_base="1.3"):
             composed = hydra_compose("study", [_search_path(root), *map(_as_hydra, overrides)])
         values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:  # group=3 is a ValueError
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise InputError(f"configuration: {_hydra_message(error, root)}") from None
+    _refuse_without_effect(overrides, values)
     return validate(values)
 
 
@@ -84,6 +87,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     InputError
         If the file is missing, is no YAML mapping, or does not validate.
     """
+    _refuse_no_list(overrides)
     try:
         values = yaml.safe_load(path.read_bytes())
     except (OSError, ValueError, yaml.YAMLError) as error:  # a day that no month has is a ValueError
@@ -158,7 +162,7 @@ def load_stored(name: str, root: Path) -> StudyConfig:
         raise InputError(
             f"there is no study {name!r} in {root}.{nearest(name, known)} Found: {', '.join(known) or 'none'}."
         )
-    return load(path).model_copy(update={"root": root})
+    return load(path).model_copy(update={"root": root, "name": name})
 
 
 def validate(values: Any, where: str = "") -> StudyConfig:
@@ -169,32 +173,101 @@ def validate(values: Any, where: str = "") -> StudyConfig:
         raise InputError(explain(error, where, StudyConfig, values)) from None
 
 
+def _refuse_no_list(overrides: object) -> None:
+    """Refuse what is no list of texts, a single text too: each of its letters would be an override."""
+    single = isinstance(overrides, str)
+    if single or not isinstance(overrides, Sequence) or not all(isinstance(one, str) for one in overrides):
+        example = [overrides] if single else ["data=forum", "scvi.max_epochs=50"]
+        raise InputError(f"overrides: expected a list of texts, as in {example}, found {overrides!r}.")
+
+
+def _refuse_without_effect(overrides: Sequence[str], values: Any) -> None:
+    """Refuse an empty mapping for one that is not: Hydra merges the two, and nothing would have changed."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        found = values
+        for part in key.lstrip("+").split("."):
+            found = found.get(part) if isinstance(found, dict) else None
+        if found and "".join(value.split()) == "{}":
+            raise InputError(
+                f"override {override!r} changes nothing, for mappings are merged: {few(list(map(str, found)))} would "
+                f"stay. Leave out what should go, as with '~{key}.{next(iter(found))}'."
+            )
+
+
 def _as_hydra(override: str) -> str:
     """Let an override set any key, so that a misspelt one reaches the validation, which names its neighbour."""
     key, separator, value = override.partition("=")
-    name = key.lstrip("+~")
-    if not name or not (separator or key[0] == "~"):
+    name, leaves_out = key.lstrip("+~"), key.startswith("~")
+    if not name or not (separator or leaves_out):
         raise InputError(f"override {override!r}: expected key=value, as in 'scvi.max_epochs=50'.")
     if name.split(".")[0] == "hydra":  # would change nothing here
         raise InputError(f"override {override!r}: {name!r} is no known key.")
-    if key == "space":
-        return f"search_spaces@space={value}"
-    return override if key in GROUPS or key[0] in "+~" else f"++{override}"
+    if not KEY.fullmatch(name):
+        raise InputError(
+            f"override {override!r}: {name!r} is no key. Expected names with dots between, as in 'scvi.max_epochs'. "
+            "A name with other signs stands in braces, as in 'data.queries={a b: {of: a}}', or in a file of conf/."
+        )
+    if name in GROUPS and leaves_out:
+        raise InputError(f"override {override!r}: a study needs {name!r}. Choose another, as in '{name}=...'.")
+    if name in GROUPS:
+        return _chosen(name, value)
+    return override if leaves_out else f"++{name}={value}"
+
+
+def _chosen(group: str, value: str) -> str:
+    """Return the choice of a file as Hydra takes it; refuse one that is not there."""
+    folder = _folder(home(), group)
+    name = value.strip().strip("'\"").removesuffix(".yaml")
+    if not (folder / f"{name}.yaml").is_file():
+        raise InputError(f"configuration: {_no_such_file(folder, group, name)}")
+    return f"search_spaces@space={value}" if group == "space" else f"{group}={value}"
+
+
+def _folder(root: Path, group: str) -> Path:
+    return root / ("search_spaces" if group == "space" else f"conf/{group}")
+
+
+def _no_such_file(folder: Path, group: str, name: str) -> str:
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    what = "search space" if group == "space" else group
+    return f"there is no {what} {name!r} in {folder}.{nearest(name, names)} Found: {', '.join(names) or 'none'}."
 
 
 def _hydra_message(error: Exception, root: Path) -> str:
+    """Return what Hydra or OmegaConf found wrong, without where its manual is and what it would sweep over."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        folder = root / (group if group == "search_spaces" else f"conf/{group}")
-        names = sorted(path.stem for path in folder.glob("*.yaml"))
-        what = "search space" if group == "search_spaces" else group
-        return f"there is no {what} {name!r} in {folder}.{nearest(name, names)} Found: {', '.join(names)}."
+        group = "space" if group == "search_spaces" else group
+        return _no_such_file(_folder(root, group), group, name)
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is missing. Give it, as in '{error.full_key}=...'."
-    # Without where Hydra looks and where its manual is; the '++' is ours.
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override.removeprefix("++"))
     message = " ".join(str(error).split()).partition(" See https:")[0].replace("++", "", 1)
-    if "LexerNoViableAlt" in message or "parsing override" in message:
-        return f"{message}: cannot be read. Expected key=value; quote what is not plain, as in 'key=\"a, b\"'."
-    if "Config group override" in message:
-        return f"{message}. Expected the name of a file, as in 'data=forum'."
+    if several := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'(?: 1\.| requires)", message):
+        return (
+            f"{several[1]!r} has several values. Write a list as 'key=[a, b]' and text as 'key=\"a, b\"'; what is to "
+            "vary is a factor, in a file of search_spaces/."
+        )
+    if isinstance(error, OmegaConfBaseException) and error.full_key:
+        found = message.partition(" full_key: ")[0]
+        return f"{error.full_key}: {found}. Write the value itself, or the name of a key, as in '${{scvi.n_hidden}}'."
+    if message.startswith("Error merging override"):
+        return f"{message}: what is there is a mapping. Change one of its keys, as in 'scvi.max_epochs=50'."
     return message
+
+
+def _unreadable(override: str) -> str:
+    """Say how an override is written that Hydra cannot read."""
+    key, _, value = override.partition("=")
+    if value.lstrip().startswith("{"):
+        how = (
+            f"A mapping is written as in '{key}={{a b: {{of: c}}}}': a name in it has no quotes, but '\\' before "
+            "each of , : ( ) [ ] { }. One with other signs is written in a file of conf/."
+        )
+    elif value.lstrip().startswith("["):
+        how = f"A list is written as in '{key}=[a, \"b, c\"]': quote what is not plain."
+    else:
+        how = f"Quote a value that is not plain, as in '{key}=\"a, b\"'."
+    return f"{override!r} cannot be read. {how}"

@@ -11,7 +11,10 @@ from pydantic import (
     model_validator,
 )
 
-from study.config.values import WHOLE_LIMIT, Control, Count, Level, Model
+from study.config.values import WHOLE_LIMIT, Control, Count, Level, Model, written
+
+# Narrower ranges, relative to their ends or at all, hold too few numbers for points that differ.
+NARROWEST, TINIEST = 1e-6, 1e-300
 
 
 class Domain(Model):
@@ -23,11 +26,17 @@ class Domain(Model):
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
+        ends, width = (self.low, self.high), self.high - self.low
+        found = f"found low: {self.low!r} and high: {self.high!r}"
         if self.high <= self.low or (self.type == "loguniform" and self.low <= 0):
-            raise ValueError(f"a {self.type} range needs {'0 < ' if self.type == 'loguniform' else ''}low < high")
-        if not math.isfinite(self.high - self.low):
-            raise ValueError(f"a range from {self.low:g} to {self.high:g} is too wide to draw from")
-        ends = (self.low, self.high)
+            zero = "0 < " if self.type == "loguniform" else ""
+            raise ValueError(f"a {self.type} range needs {zero}low < high, {found}; a fixed value is no factor")
+        if not math.isfinite(width):
+            raise ValueError(
+                f"a range from {self.low:g} to {self.high:g} is too wide to draw from: bring its ends closer"
+            )
+        if self.type != "randint" and width < max(NARROWEST * max(map(abs, ends)), TINIEST):
+            raise ValueError(f"a {self.type} range needs ends that differ by more than rounding, {found}: widen it")
         if self.type == "randint" and not all(end.is_integer() and abs(end) <= WHOLE_LIMIT for end in ends):
             raise ValueError(f"a randint range goes from one integer to another, found {self.low:g} and {self.high:g}")
         if self.type == "randint" and self.high - self.low < 2:
@@ -62,8 +71,13 @@ class FactorSpec(Model):
     @model_validator(mode="before")
     @classmethod
     def _inline_domain(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and "type" in value:
-            return {"domain": value}
+        if isinstance(value, Mapping):
+            ranged = {"type", "low", "high"} & set(value)
+            if ranged and "levels" in value:
+                raise ValueError("a factor has 'levels: [...]', or 'type', 'low' and 'high', and here are both")
+            return {"domain": value} if ranged else value
+        if not isinstance(value, FactorSpec):
+            raise ValueError(f"a factor needs 'levels: [...]', or 'type', 'low' and 'high', found {written(value)}")
         return value
 
     @model_validator(mode="after")
@@ -75,12 +89,12 @@ class FactorSpec(Model):
         if isinstance(self.levels, tuple):
             if len(self.levels) < 2:
                 raise ValueError(
-                    f"a factor needs at least 2 levels, found {list(self.levels)}; a fixed value is no factor"
+                    f"a factor needs at least 2 levels, found {written(self.levels)}; a fixed value is no factor"
                 )
             # 1, 1.0 and true are one number to whatever takes them, and one key wherever levels are looked up.
             if len(set(self.levels)) < len(self.levels):
                 raise ValueError(
-                    f"levels {list(self.levels)} contain a duplicate (true is 1, and false is 0); name each level once"
+                    f"levels {written(self.levels)} contain a duplicate (true is 1, false is 0); name each level once"
                 )
         return self
 
@@ -128,6 +142,8 @@ class SearchSpace(Model):
         drawn = [name for name, factor in self.factors.items() if factor.domain is not None]
         if self.design == "factorial" and drawn:
             raise ValueError(f"a factorial design needs levels for {', '.join(drawn)}; or say 'design: random'")
+        if "query" in drawn:
+            raise ValueError("a 'query' is named, not drawn from a range: give it 'levels'")
         if [name for name, factor in self.factors.items() if factor.levels == "all" and name != "query"]:
             raise ValueError("'levels: all' means every query, so it belongs to the factor 'query' alone")
         if (self.design == "random") != (self.points is not None):
@@ -138,7 +154,7 @@ class SearchSpace(Model):
                 "chance enters at other places and one table cannot hold both. Run a study of each"
             )
         if len(set(self.controls)) < len(self.controls):
-            raise ValueError(f"controls {list(self.controls)} contain a duplicate; name each control once")
+            raise ValueError(f"controls {written(self.controls)} contain a duplicate; name each control once")
         return self
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ from study.config.data import DataConfig
 from study.config.explain import explain
 from study.config.settings import Settings, setting_names
 from study.config.space import SearchSpace
-from study.config.values import Count, Level, Model, Outcome, Positive
+from study.config.values import Count, Level, Model, Outcome, Positive, written
 from study.errors import InputError, nearest
 
 
@@ -87,13 +87,18 @@ class StudyConfig(Settings):
     @model_validator(mode="after")
     def _outcomes_differ(self) -> Self:
         if len(set(self.outcomes)) < len(self.outcomes):
-            raise ValueError(f"outcomes {list(self.outcomes)} contain a duplicate; name each outcome once")
+            raise ValueError(f"outcomes {written(self.outcomes)} contain a duplicate; name each outcome once")
         return self
 
     @property
     def directory(self) -> Path:
         """The folder of this study, absolute: Ray changes directory, so no path may stay relative."""
         return self.root.absolute() / self.name
+
+    @property
+    def query_outcomes(self) -> tuple[Outcome, ...]:
+        """The outcomes that are measured on query cells, where their true labels are known."""
+        return tuple(outcome for outcome in self.outcomes if outcome.startswith("query/"))
 
     def settings(self, levels: Mapping[str, Level]) -> Settings:
         """Return the settings with some dotted names set to the levels of a design point.

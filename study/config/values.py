@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import json
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    StrictStr,
+    PlainValidator,
 )
 
-Level = StrictBool | StrictInt | StrictFloat | StrictStr
+
+def written(value: object) -> str:
+    """Return a value as a configuration has it: true, null, [10, all]; text is not quoted."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(written, value))}]"
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+
+
+def _level(value: object) -> object:
+    if not isinstance(value, bool | int | float | str) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError(
+            f"a level is a finite number, text, true or false, found {written(value)}; write one, or leave it out"
+        )
+    return value
+
+
+Level = Annotated[bool | int | float | str, PlainValidator(_level)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]

@@ -28,6 +28,7 @@ from .trials import controls_of as controls_of
 from .trials import default_of as default_of
 from .trials import fresh_of as fresh_of
 from .trials import in_all_conditions as in_all_conditions
+from .trials import refuse_without_truth as refuse_without_truth
 from .trials import replicates_of as replicates_of
 from .trials import trials_at as trials_at
 from .trials import trials_of as trials_of

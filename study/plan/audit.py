@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from study.config import Level, dump
+from study.config import Level, dump, written
 from study.errors import few
 from study.plan.condition import Condition, Conditions
 from study.plan.factors import Factor
@@ -96,7 +96,7 @@ def _samplings(factors: Sequence[Factor], trials: Sequence[Trial], conditions: C
             drawn.setdefault(tuple(counts.values()), []).append(level)
     for same in drawn.values():
         if len(same) > 1:
-            yield f"Levels {', '.join(map(str, same))} draw the same cells (scanvi.n_samples_per_label): no change."
+            yield f"Levels {', '.join(map(written, same))} draw the same cells (scanvi.n_samples_per_label): no change."
 
 
 def _draws(factors: Sequence[Factor]) -> Iterator[str]:

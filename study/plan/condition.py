@@ -11,7 +11,7 @@ import numpy as np
 from study.cells import Cells
 from study.config import StudyConfig
 from study.errors import InputError
-from study.plan.split import Split, query_rows, split_cells
+from study.plan.split import Indices, Split, query_rows, split_cells
 from study.plan.trials import Trial
 from study.seeds import generator
 
@@ -49,8 +49,12 @@ def _drawn(cells: Cells, n: int, draw: int) -> Cells:
     """Some query cells at random. They are copied, with the reference: only the first ones can be views."""
     if n == cells.n_query:
         return cells  # all of them are no draw
-    order = generator(draw, "query draw").permutation(cells.n_query)[:n]
-    return cells.picked(np.arange(cells.n_reference), order)
+    return cells.picked(np.arange(cells.n_reference), _which(cells.n_query, n, draw))
+
+
+def _which(n_query: int, n: int, draw: int) -> Indices:
+    """Which of the query cells a draw takes."""
+    return generator(draw, "query draw").permutation(n_query)[:n] if draw else np.arange(n)
 
 
 def _with_held_out(parts: Split, cells: Cells, folds: int) -> Split:
@@ -93,6 +97,12 @@ class Conditions:
         size = cells.n_query if wanted == "all" else min(wanted, cells.n_query)
         shuffled = trial.replicate.index if trial.control == "shuffled" else None
         return Condition(trial.query, size, trial.settings.query_draw, shuffled)
+
+    def measurable(self, condition: Condition) -> bool:
+        """Whether the true class of any of its query cells is known, and one of the reference's."""
+        cells = self.prepared[condition.query]
+        truth = cells.truth[_which(cells.n_query, condition.n_cells, condition.draw)]
+        return bool(((truth >= 0) & (truth < len(cells.classes))).any())
 
     def digest(self, condition: Condition) -> str:
         """Return the digest of a condition's cells."""

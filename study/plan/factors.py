@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from study.config import Domain, Level, Role, SearchSpace, role_of
+from study.config import Domain, FactorSpec, Level, Role, SearchSpace, role_of
 from study.errors import InputError, nearest
 
 Levels = tuple[tuple[str, Level], ...]  # of factors, by name
@@ -44,26 +44,34 @@ def factors_of(space: SearchSpace, queries: Sequence[str]) -> tuple[Factor, ...]
     InputError
         If a level of `query` is no query.
     """
-    found = []
-    for name, spec in space.factors.items():
-        real = tuple(query for query in queries if query not in ("self", "none"))
-        levels = real if spec.levels == "all" else spec.levels or ()
-        if name == "query":
-            levels = tuple(map(str, levels))  # `4` is the query '4'
-            for level in levels:
-                if level not in queries:
-                    raise InputError(
-                        f"space.factors.query: {level!r} is no query.{nearest(str(level), queries)} "
-                        f"Queries are: {', '.join(queries)}. Name some with 'space.factors.query.levels=[...]', "
-                        "or say 'space=queries', a search space with every query of the data."
-                    )
-            if len(levels) < 2:
-                raise InputError(
-                    f"space.factors.query: needs at least 2 queries, the data has {list(levels)}. "
-                    "Leave the factor out, or name more queries."
-                )
-        found.append(Factor(name, tuple(levels), role_of(name), spec.domain))
-    return tuple(found)
+    return tuple(
+        Factor(name, _queries_of(spec, queries) if name == "query" else _levels_of(spec), role_of(name), spec.domain)
+        for name, spec in space.factors.items()
+    )
+
+
+def _levels_of(spec: FactorSpec) -> tuple[Level, ...]:
+    return spec.levels if isinstance(spec.levels, tuple) else ()
+
+
+def _queries_of(spec: FactorSpec, queries: Sequence[str]) -> tuple[str, ...]:
+    """Return the queries that the factor `query` names; `4` is the query '4'."""
+    real = tuple(query for query in queries if query not in ("self", "none"))
+    for level in _levels_of(spec):
+        if str(level) not in queries:
+            switch = " Quote a name such as 'yes', which YAML takes for true." if isinstance(level, bool) else ""
+            raise InputError(
+                f"space.factors.query: {str(level)!r} is no query.{nearest(str(level), queries)}{switch} "
+                f"Queries are: {', '.join(queries)}. Name some with 'space.factors.query.levels=[...]', "
+                "or say 'space=queries', a search space with every query of the data."
+            )
+    named = tuple(dict.fromkeys(map(str, _levels_of(spec)))) or real
+    if len(named) < 2:
+        raise InputError(
+            f"space.factors.query: needs at least 2 queries, found {list(named)}. "
+            "Leave the factor out, or name more queries."
+        )
+    return named
 
 
 def parameters_of(space: SearchSpace) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from study.cells import Cells
-from study.config import StudyConfig, dump
-from study.errors import InputError
+from study.config import StudyConfig, dump, written
+from study.errors import InputError, few
 from study.plan.audit import audit_plan
 from study.plan.condition import Condition, Conditions
 from study.plan.factors import Factor, factors_of
@@ -38,12 +38,13 @@ def plan_study(config: StudyConfig, prepared: Mapping[str, Cells], queries: Sequ
     Raises
     ------
     InputError
-        If a level does not fit the data, or two design points are the same trial.
+        If a level does not fit the data, two design points are the same trial, or an outcome cannot be measured in one.
     """
     trials = trials_of(config, queries)
     conditions = Conditions(config, prepared, trials)
     made = merge(factors_of(config.space, queries), trials, conditions, controls_of(config, queries))
     refuse_twice(made.trials)
+    _refuse_unmeasured(config, conditions)
     return made
 
 
@@ -124,6 +125,18 @@ def _plan_logistic(trial: Trial, conditions: Conditions, stages: dict[str, Stage
     return PlannedTrial(key, trial, alone, (), 0)
 
 
+def _refuse_unmeasured(config: StudyConfig, conditions: Conditions) -> None:
+    """Raise `InputError` if an outcome on query cells has none to be measured on in some condition of the table."""
+    lacking = [one for one in conditions.designed if not conditions.measurable(one)]
+    if config.query_outcomes and lacking:
+        listed = few([f"{one.query} with {one.n_cells} cells" for one in lacking])
+        raise InputError(
+            f"outcomes: {', '.join(config.query_outcomes)} needs query cells with a true label that the reference has "
+            f"(data.truth_key={config.data.truth_key}), and these conditions have none: {listed}. Fill the column for "
+            "them, leave them out of space.factors, or leave the outcome out."
+        )
+
+
 def refuse_twice(planned: Sequence[PlannedTrial]) -> None:
     """Raise `InputError` if two trials of the table are the same."""
     first: dict[str, PlannedTrial] = {}
@@ -131,7 +144,9 @@ def refuse_twice(planned: Sequence[PlannedTrial]) -> None:
         twin = first.setdefault(trial.key, trial)
         if twin is not trial:
             differ = [name for name, level in trial.levels.items() if twin.levels[name] != level]
-            found = " and ".join(f"{name}={twin.levels[name]}/{trial.levels[name]}" for name in differ)
+            found = " and ".join(
+                f"{name}={written(twin.levels[name])}/{written(trial.levels[name])}" for name in differ
+            )
             raise InputError(
                 f"space.factors: two design points are the same trial ({found}, query {trial.condition.query!r} with "
                 f"{trial.condition.n_cells} cells): the design would count it twice. Drop or change one of the levels."

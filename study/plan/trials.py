@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from study.config import Crossed, Level, SearchSpace, Settings, StudyConfig
+from study.config import Crossed, Domain, Level, SearchSpace, Settings, StudyConfig
 from study.errors import InputError, nearest
 from study.plan.factors import Factor, Levels, factors_of, parameters_of
 
@@ -67,7 +67,18 @@ def trials_of(config: StudyConfig, queries: Sequence[str]) -> tuple[Trial, ...]:
         _refuse_unsearchable(config)
         points = in_all_conditions(config, queries, default_of(config))
         return trials_at(config, queries, points, fresh_of(config.space))
-    return trials_at(config, queries, _points(config.space, queries), replicates_of(config.space))
+    points = _points(config.space, queries)
+    _refuse_unfit(config)
+    return trials_at(config, queries, points, replicates_of(config.space))
+
+
+def refuse_without_truth(config: StudyConfig) -> None:
+    """Raise `InputError` for outcomes on query cells where no column has their true labels."""
+    if config.query_outcomes and config.data.truth_key is None:
+        raise InputError(
+            f"outcomes: {', '.join(config.query_outcomes)} needs the true labels of query cells. Name their column, as "
+            "in 'data.truth_key=...', or leave the outcome out."
+        )
 
 
 def trials_at(
@@ -165,15 +176,9 @@ def _refuse_unsearchable(config: StudyConfig) -> None:
     """Refuse what only a search cannot do, and levels that fit no setting: it would meet them late."""
     space, names = config.space, parameters_of(config.space)
     for name, spec in space.factors.items():
-        if spec.domain is None:
-            ends = spec.levels or ()
-        elif name in names:
-            whole = spec.domain.type == "randint"
-            ends = (int(spec.domain.low), int(spec.domain.high) - 1) if whole else (spec.domain.low, spec.domain.high)
-        else:
+        if spec.domain is not None and name not in names:
             raise InputError(f"space.factors.{name}: a search tries every candidate on all data. Give it 'levels'.")
-        for level in ends:
-            config.settings({name: level})
+    _refuse_unfit(config)
     if not names:
         raise InputError("space.factors: a search needs settings to choose, and found data only. Name one: scvi.norm.")
     sizes = [len(levels) for name in names if (levels := space.factors[name].levels)]
@@ -182,6 +187,27 @@ def _refuse_unsearchable(config: StudyConfig) -> None:
             f"space.candidates: {space.candidates} candidates, and the space has {math.prod(sizes)} settings. "
             "Say 'design: factorial', which tries them all and explains them, or ask for fewer candidates."
         )
+
+
+def _refuse_unfit(config: StudyConfig) -> None:
+    """Refuse levels and ranges that fit no setting, of which draws would meet some late or never."""
+    for name, spec in config.space.factors.items():
+        domain = spec.domain
+        levels = spec.levels if domain is None else _ends(domain, closed=config.space.design == "search")
+        for level in levels if isinstance(levels, tuple) else ():
+            try:
+                config.settings({name: level})
+            except InputError as error:
+                whole = domain is not None and domain.type != "randint" and "whole number" in str(error)
+                remedy = "draw whole numbers with 'type: randint'" if whole else "change it, or give 'levels'"
+                raise InputError(f"{error} Its range is {domain}: {remedy}." if domain else str(error)) from None
+
+
+def _ends(domain: Domain, closed: bool) -> tuple[Level, Level]:
+    """Return the least and the largest number of a range; a search may try its upper end, a random design does not."""
+    if domain.type == "randint":
+        return int(domain.low), int(domain.high) - 1
+    return domain.low, domain.high if closed else math.nextafter(domain.high, domain.low)
 
 
 def _refuse_too_many(space: SearchSpace, queries: Sequence[str]) -> None:

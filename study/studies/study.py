@@ -10,7 +10,7 @@ from pathlib import Path
 
 from study.cells import Cells, prepare, query_names
 from study.config import StudyConfig
-from study.plan import Conditions, Plan, Stratum, controls_of, plan_study, strata, trials_of
+from study.plan import Conditions, Plan, Stratum, controls_of, plan_study, refuse_without_truth, strata, trials_of
 from study.studies.search import Recall, Search, conditions_of, follow_search, recall_reader
 
 
@@ -40,6 +40,7 @@ def open_study(config: StudyConfig, wrote: Callable[[Path], None] | None = None)
     InputError
         If the data or the design cannot be used.
     """
+    refuse_without_truth(config)
     queries = query_names(config.data)
     every = (*trials_of(config, queries), *controls_of(config, queries))
     used = list(dict.fromkeys(trial.query for trial in every))

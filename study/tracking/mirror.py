@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag, ViewType
 
-from study.config import StudyConfig, Tracking, dump
+from study.config import StudyConfig, Tracking, dump, written
 from study.errors import InputError
 from study.plan import Plan, PlannedTrial
 from study.seeds import key_of
@@ -198,7 +198,7 @@ class Projection:
             for name, values in result.curves.items()
             for epoch, value in enumerate(values, start=1)
         ]
-        shown = [Param(name, str(value)[:PARAM_LIMIT]) for name, value in params.items()]
+        shown = [Param(name, written(value)[:PARAM_LIMIT]) for name, value in params.items()]
         # Else the environment may have it written later, and nobody would hear what was refused.
         self.client.log_batch(run_id, params=shown, tags=_tags(result), synchronous=True)
         for start in range(0, len(metrics), BATCH):
@@ -240,7 +240,7 @@ class Projection:
             "replicate": str(replicate.index),
             "mlflow.parentRunId": self.parent,
         }
-        name = ", ".join(f"{name.split('.')[-1]}={level}" for name, level in planned.levels.items())
+        name = ", ".join(f"{name.split('.')[-1]}={written(level)}" for name, level in planned.levels.items())
         if kind == "control":
             tags["control"] = planned.control
             name = f"control {planned.control}, query={planned.condition.query}"

@@ -22,6 +22,7 @@ from study.attribution import (
     layout_of,
 )
 from study.config import Level
+from study.errors import InputError, few
 from study.verdict.precision import MOST_REPLICATES, replicates_needed
 from study.verdict.words import (
     SUMMARIES,
@@ -141,12 +142,13 @@ def judge(study: StudyAttribution, outcome: str, cost: ReplicateCost | None = No
 
     Raises
     ------
-    KeyError
+    InputError
         If the study has no such outcome.
     """
     attributions = [found for found in study.attributions if found.outcome == outcome]
     if not attributions:
-        raise KeyError(outcome)
+        measured = list(dict.fromkeys(found.outcome for found in study.attributions))
+        raise InputError(f"outcome {outcome!r} was measured in no trial. Measured are: {few(measured)}.")
     crossed = all(factor.levels for factor in study.factors)
     layout = layout_of(study.factors, study.strata) if crossed else None
     classes = tuple(_class_verdict(found, layout, cost) for found in attributions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from study.attribution import CHANCE, DATA, MIXED, OTHER, PARAMETER, Effect
-from study.config import Level
+from study.config import Level, written
 from study.plan import Condition
 from study.trials import HELD_OUT, MACRO, OVERALL, PRECISION, QUERY, RECALL, TRAIN, metric
 
@@ -45,9 +45,7 @@ PLACES = {part: f"{name} cells" for part, name in PART_WORDS.items()}
 
 def word(level: Level | None) -> str:
     """Return a level as it is written in a search space; what was drawn from a range with four digits."""
-    if isinstance(level, float):
-        return f"{level:.4g}"
-    return str(level).lower() if isinstance(level, bool) else str(level)
+    return f"{level:.4g}" if isinstance(level, float) else written(level)
 
 
 def short(factor: str) -> str:

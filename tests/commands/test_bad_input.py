@@ -312,18 +312,22 @@ CASES = {
     # configuration
     "a misspelt key": Case("plan TOY scvi.max_epoch=3", ("scvi.max_epoch: is no known key", "'max_epochs'")),
     "a misspelt group": Case("plan TOY resources=gpu_nod", ("resources 'gpu_nod'", "Did you mean 'gpu_node'?")),
-    "a group that is nothing": Case("plan TOY data=null", ("group", "Expected the name of a file", "data=forum")),
+    "a group that is nothing": Case("plan TOY data=null", ("there is no data 'null'", "Found: forum, pbmc68k")),
     "a misspelt space": Case("plan TOY space=tinny", ("search space 'tinny'", "Did you mean 'tiny'", "controls")),
     "a word": Case("plan TOY tiny", ("'tiny'", "expected key=value", "scvi.max_epochs=50")),
     "no key": Case("plan TOY =3", ("'=3'", "expected key=value")),
     "a key of Hydra": Case("plan TOY hydra.run.dir=x", ("'hydra.run.dir'", "no known key")),
-    "an unquoted list": Case("plan TOY scvi.n_latent=1,2", ("scvi.n_latent=1,2", "use key=[value1,value2]")),
+    "an unquoted list": Case(
+        "plan TOY scvi.n_latent=1,2", ("scvi.n_latent=1,2", "several values", "key=[a, b]", "search_spaces/")
+    ),
     "an unknown variable": Case("plan TOY 'scvi.n_latent=${latent}'", ("'latent' not found", "scvi.n_latent")),
-    "text for a number": Case("plan TOY scvi.n_latent=many", ("scvi.n_latent", "valid integer", "'many'")),
-    "a fraction for a number": Case("plan TOY scvi.n_latent=2.5", ("scvi.n_latent", "integer", "2.5")),
-    "a number for a switch": Case("plan TOY scanvi.linear_classifier=1", ("linear_classifier", "boolean", "found 1")),
+    "text for a number": Case("plan TOY scvi.n_latent=many", ("scvi.n_latent", "whole number", "'many'")),
+    "a fraction for a number": Case("plan TOY scvi.n_latent=2.5", ("scvi.n_latent", "whole number", "2.5")),
+    "a number for a switch": Case(
+        "plan TOY scanvi.linear_classifier=1", ("linear_classifier", "true or false", "found 1")
+    ),
     "a number for a group": Case("plan TOY scvi=3", ("scvi: ", "mapping", "found 3")),
-    "a group for a number": Case("plan TOY scvi.n_latent.x=3", ("scvi.n_latent", "valid integer", "a mapping")),
+    "a group for a number": Case("plan TOY scvi.n_latent.x=3", ("scvi.n_latent", "whole number", "a mapping")),
     "no value": Case("plan TOY '~scvi.n_latent'", ("scvi.n_latent: is missing", "scvi.n_latent=...")),
     "negative epochs": Case("plan TOY scvi.max_epochs=-5", ("scvi.max_epochs", "greater than or equal to 1", "-5")),
     "no epochs": Case(
@@ -339,11 +343,11 @@ CASES = {
         "plan TOY space.replicates=5000000000", ("5,000,000,000 replicates", "at most 100,000", "fewer")
     ),
     "an unknown argument of scvi-tools": Case(
-        "plan TOY scvi.extra.log_variatinal=true", ("log_variatinal", "no argument", "Did you mean 'log_variational'")
+        "plan TOY scvi.extra.log_variatinal=true", ("log_variatinal", "no known key", "Did you mean 'log_variational'")
     ),
     "a name with a slash": Case("plan TOY name=a/b", ("study name 'a/b'", "letters, digits")),
     "a name with a newline": Case("plan TOY 'name=\"a\nb\"'", ("study name 'a\\nb'", "letters, digits")),
-    "a name that is a newline unquoted": Case("plan TOY 'name=a\nb'", ("cannot be read", "name=a b", "quote")),
+    "a name that is a newline unquoted": Case("plan TOY 'name=a\nb'", ("cannot be read", "name=a", "Quote")),
     "a name that leads out": Case("plan TOY name=..", ("study name '..'", "not starting with '.'")),
     "no name": Case("plan TOY name=", ("study name ''", "1 to 100 letters")),
     "a GPU without one": Case("plan TOY resources.gpus=1", ("resources", "accelerator=cpu", "gpus=1")),
@@ -368,7 +372,7 @@ CASES = {
     ),
     "one and true": Case(
         "plan TOY",
-        ("scvi.extra.x", "[1, True]", "true is 1"),
+        ("scvi.extra.x", "[1, true]", "true is 1"),
         space(factors="{scvi.extra.x: {levels: [1, true]}}"),
     ),
     "a level that is no setting": Case(

@@ -1,6 +1,8 @@
 """Configuration: what composes, what is refused, and with which words."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -37,7 +39,7 @@ def test_overrides_reach_their_place() -> None:
         (["scvi.max_epochs=many"], ["scvi.max_epochs", "'many'"]),
         (["scvi.max_epochs=0"], ["scvi.max_epochs", "greater than or equal to 1"]),
         (["scvi.max_epochs=-5"], ["scvi.max_epochs", "-5"]),
-        (["scanvi.linear_classifier=3"], ["scanvi.linear_classifier", "boolean"]),
+        (["scanvi.linear_classifier=3"], ["scanvi.linear_classifier", "true or false"]),
         (["space=defualt"], ["no search space 'defualt'", "Did you mean 'default'?"]),
         (["data=forum"], ["data.path"]),
         (["data=pbmc"], ["no data 'pbmc'", "Did you mean 'pbmc68k'?"]),
@@ -53,6 +55,33 @@ def test_overrides_reach_their_place() -> None:
         (["space.design=random"], ["space", "points"]),
         (["outcomes=[heldout/recal]"], ["outcomes"]),
         (["data.queries.asis.thin=1.5"], ["data.queries.asis.thin", "1.5"]),
+        # where a key belongs
+        (["max_epochs=3"], ["max_epochs: is no known key. Did you mean 'scvi.max_epochs' or 'scanvi.max_epochs'?"]),
+        (["scanvi.n_hidden=3"], ["Did you mean 'scvi.n_hidden'?"]),
+        (["space.replicates={seed: 2, folds: 3}"], ["space.replicates.seed", "Did you mean 'seeds'?"]),
+        (["data.queries.asis.thinn=1"], ["data.queries.asis.thinn", "Did you mean 'thin'?"]),
+        (["tracking.x=1"], ["tracking.x: is no known key. Known there: uri, directory, port."]),
+        # what Hydra cannot read
+        (['data.queries={"x y": {of: "4"}}'], ["cannot be read", "data.queries={a b: {of: c}}", "no quotes", "conf/"]),
+        (["outcomes=[heldout/recall"], ["cannot be read", 'outcomes=[a, "b, c"]', "quote"]),
+        (["name=étude"], ["'name=étude' cannot be read", 'name="a, b"']),
+        (["data.genes=1,000"], ["'data.genes=1,000' has several values", "key=[a, b]"]),
+        (["scvi.n_latent=choice(1, 2)"], ["several values", "a factor", "search_spaces/"]),
+        (["data.queries.x y.of=4"], ["'data.queries.x y.of' is no key", "data.queries={a b: {of: a}}"]),
+        (["scvi:n_latent=4"], ["'scvi:n_latent' is no key", "dots between"]),
+        (["data=[forum]"], ["no data '[forum]'", "Did you mean 'forum'?", "Found: forum, pbmc68k"]),
+        (["~data"], ["a study needs 'data'", "data=..."]),
+        (["scvi=[1]"], ["scvi=[1]", "a mapping", "one of its keys"]),
+        (["scvi.n_latent=${scvi.n_latent}"], ["scvi.n_latent: Recursive", "Write the value itself"]),
+        # what would be merged away in silence
+        (["data.queries={}"], ["data.queries={}", "changes nothing", "'asis'", "'~data.queries.asis'"]),
+        # levels and ranges
+        (["space.factors.query=[asis, shallow]"], ["space.factors.query", "'levels: [...]'", "found [asis, shallow]"]),
+        (["space.factors.query.levels=asis"], ["space.factors.query.levels", "a list", "found 'asis'"]),
+        (["space.factors.query.levels=[asis,null]"], ["levels.1: a level is a finite number, text, true", "found null"]),
+        (["space.factors.query_cells.levels=[.nan,3]"], ["levels.0: a level is a finite number", "found '.nan'"]),
+        (["space.factors.query_cells.low=3"], ["space.factors.query_cells", "both"]),
+        (["root=[a]"], ["root: Input is not a valid path, found [a]."]),
     ],
 )
 def test_bad_overrides_are_refused_by_name(overrides: list[str], words: list[str]) -> None:
@@ -60,6 +89,18 @@ def test_bad_overrides_are_refused_by_name(overrides: list[str], words: list[str
         compose(overrides)
     for word in words:
         assert word in str(refused.value)
+
+
+@pytest.mark.parametrize("overrides", ["space=queries", None, 5, [1], {"space": "queries"}, ["space=queries", None]])
+def test_what_is_no_list_of_texts_is_refused(overrides: Any, tmp_path: Path) -> None:
+    """A single text above all: each of its letters would be an override."""
+    for call in (compose, lambda given: load(tmp_path / "best.yaml", given)):
+        with pytest.raises(InputError, match=f"expected a list of texts.*found {re.escape(repr(overrides))}"):
+            call(overrides)
+
+
+def test_a_plus_may_stand_before_any_key_and_quotes_around_any_file() -> None:
+    assert compose(["+scvi.n_latent=7", "++space='queries'"]) == compose(["scvi.n_latent=7", "space=queries"])
 
 
 def test_levels_are_checked_like_settings() -> None:

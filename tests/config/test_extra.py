@@ -93,7 +93,7 @@ def test_only_what_is_given_is_passed_on_and_written() -> None:
     ("overrides", "words"),
     [
         (["scvi.extra.latent_distribution=foo"], ["scvi.extra.latent_distribution", "'normal' or 'ln'", "found 'foo'"]),
-        (["scvi.extra.log_variational=3"], ["scvi.extra.log_variational", "boolean", "found 3"]),
+        (["scvi.extra.log_variational=3"], ["scvi.extra.log_variational", "true or false", "found 3"]),
         (["scvi.extra.log_variatinal=true"], ["Did you mean 'log_variational'?"]),
         (["scvi.extra.x=1"], ["scvi.extra.x: is no known key", "Known there: ", "log_variational"]),
         (["scvi.extra.n_layers=2"], ["scvi.extra.n_layers", "Did you mean 'scvi.n_layers'"]),

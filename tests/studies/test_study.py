@@ -15,7 +15,7 @@ from tests.made import study_of
         ("{scvi.extra.encode_covariate: {levels: [true, false]}}", ["Did you mean 'encode_covariates'"]),
         ("{scvi.extra.n_layers: {levels: [1, 2]}}", ["scvi.extra.n_layers", "Did you mean 'scvi.n_layers'"]),
         ("{scvi.extra.var_activation: {levels: [softplus, sofplus]}}", ["var_activation", "found 'sofplus'"]),
-        ("{scvi.extra.log_variational: {levels: [true, 3]}}", ["log_variational", "boolean", "found 3"]),
+        ("{scvi.extra.log_variational: {levels: [true, 3]}}", ["log_variational", "true or false", "found 3"]),
         (
             "{scanvi.extra.typo: {levels: [1, 2]}, scvi.n_latent: {levels: [4, 5]}}",
             ["scanvi.extra.typo", "Known there"],

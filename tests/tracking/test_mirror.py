@@ -14,7 +14,7 @@ from mlflow.entities import Run
 from study.cells.prepared import class_names
 from study.config.composition import validate
 from study.config.study import Tracking
-from study.config.values import dump
+from study.config.values import dump, written
 from study.errors import InputError
 from study.plan.stages import PlannedTrial
 from study.seeds import key_of
@@ -95,14 +95,14 @@ def text_of(client: MlflowClient, run_id: str, name: str, folder: Path) -> str:
 
 def params_of(result: Result, planned: PlannedTrial) -> dict[str, str]:
     """Every setting by its dotted name, and the factors that are none."""
-    found = {name: str(level) for name, level in planned.levels.items()}
+    found = {name: written(level) for name, level in planned.levels.items()}
 
     def walk(values: dict[str, Any], prefix: str) -> None:
         for name, value in values.items():
             if isinstance(value, dict):
                 walk(value, f"{prefix}{name}.")
             else:
-                found.setdefault(f"{prefix}{name}", str(value))
+                found.setdefault(f"{prefix}{name}", written(value))
 
     walk(result.settings, "")
     return found

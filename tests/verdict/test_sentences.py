@@ -11,6 +11,7 @@ from study.attribution.attribute import attribute_tables
 from study.attribution.findings import Share, StudyAttribution
 from study.attribution.layout import CAUSES, CHANCE, Floats
 from study.attribution.tables import ClassTable
+from study.errors import InputError
 from study.verdict.sentences import ReplicateCost, dominant_group, judge
 from tests.simulated_tables import Planted, draw, layout_for, small_design
 
@@ -130,7 +131,7 @@ def test_a_class_that_is_not_decomposed_says_why() -> None:
     assert "rare" not in card.why
     only = judge(StudyAttribution(study.factors, study.strata, rare), "heldout/recall")
     assert only.why == "No class could be decomposed."
-    with pytest.raises(KeyError):
+    with pytest.raises(InputError, match=r"'train/recall' was measured in no trial.*'heldout/recall'"):
         judge(study, "train/recall")
 
 

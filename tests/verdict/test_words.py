@@ -35,7 +35,7 @@ EFFECT = Effect(
 
 @pytest.mark.parametrize(
     ("level", "said"),
-    [(True, "true"), (None, "None"), ("all", "all"), (30, "30"), (0.00123456, "0.001235"), (0.2, "0.2")],
+    [(True, "true"), (None, "null"), ("all", "all"), (30, "30"), (0.00123456, "0.001235"), (0.2, "0.2")],
 )
 def test_a_level_is_written_as_in_a_search_space(level: Level | None, said: str) -> None:
     assert word(level) == said
