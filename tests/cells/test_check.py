@@ -58,13 +58,41 @@ def test_small_classes_are_named():
 def test_odd_labels_are_named(toy, combined):
     toy.obs["label"] = toy.obs["label"].astype(object)
     toy.obs.iloc[0, 1] = "single"
-    toy.obs.iloc[[1, 2], 1] = "nan"
     toy.obs.iloc[[30, 55], 1] = "new type"
     warnings = check_data(combined(toy)).warnings
     assert any("class 'single' has 1 reference cells" in warning for warning in warnings)
-    assert any("'nan' look like missing values" in warning for warning in warnings)
     assert any("query 'q1': 1 cells have labels that the reference lacks ('new type')" in w for w in warnings)
     assert any("query 'q2'" in warning for warning in warnings)
+
+
+def test_a_query_of_another_depth_is_named_but_not_a_thinned_twin(toy, combined):
+    toy.X = sp.diags(np.where(toy.obs["ds"] == "q2", 1, 25)) @ toy.X
+    queries = {"q1": {"of": "q1"}, "q2": {"of": "q2"}, "thin": {"of": "q1", "thin": 0.04}}
+    report = check_data(combined(toy, queries=queries))
+    (warning,) = report.warnings
+    medians = report.cells.set_index("name")["counts 50%"]
+    assert medians["reference"] / medians["thin"] > 20
+    assert f"query 'q2': its cells have {medians['q2']:,.0f} counts, those of the reference 1," in warning
+
+
+def test_a_query_without_most_classes_is_named_but_not_one_made_so(toy, combined):
+    queries = {"q1": {"of": "q1"}, "made": {"of": "q1", "drop": ["A", "B"]}, "q2": {"of": "q2"}}
+    config = combined(toy, queries=queries)
+    assert not check_data(config).warnings
+    toy.obs.loc[toy.obs["ds"] == "q2", "label"] = "B"
+    (warning,) = check_data(combined(toy, queries=queries)).warnings
+    assert "query 'q2': has no cell of 2 of the 3 classes of the reference ('A', 'C'); what is measured" in warning
+    assert not check_data(combined(toy, queries={"q2": {"of": "q2"}}, truth_key=None)).warnings
+
+
+def test_classes_in_one_batch_are_named(toy, combined):
+    toy.obs["run"] = np.where(toy.obs["label"] == "B", "run1", np.where(np.arange(60) % 2, "run1", "run2"))
+    toy.obs["run"] = toy.obs["run"].where(toy.obs["ds"] == "ref", toy.obs["ds"])
+    (warning,) = check_data(combined(toy, batch_key="run")).warnings
+    assert "all in one batch (obs['run'], data.batch_key): 'B'; what is particular to such a class" in warning
+    assert not check_data(combined(toy)).warnings, "one batch is no choice"
+    toy.obs["label"] = toy.obs["label"].astype(str).mask(np.isin(np.arange(60), [1, 31]), "few")
+    assert not any("'few'" in text for text in check_data(combined(toy, batch_key="run")).warnings if "batch" in text)
 
 
 def test_genes_without_counts_are_counted(toy, combined):

@@ -78,7 +78,8 @@ CASES: dict[str, tuple[list[Sheet], str, dict[str, object], list[str]]] = {
     ),
     "ids with versions are in a column of a query": (
         [sheet("r", IDS), sheet("q", SYMBOLS, gene_ids=VERSIONED)],
-        "30 of 30 by var['gene_ids'] without '.N' at the end. Say data.gene_names=gene_ids data.strip_gene_version=true.",
+        "30 of 30 by var['gene_ids'] without '.N' at the end. "
+        "Say data.gene_names=gene_ids data.strip_gene_version=true.",
         {},
         IDS,
     ),
@@ -162,7 +163,8 @@ def test_genes_that_would_have_one_name_keep_their_own() -> None:
     genes, problems, warnings = shared(data(gene_names="symbol"), one)
     assert (genes, problems) == ([*IDS[:4], *SYMBOLS[4:]], [])
     assert warnings == [
-        "r: 1 names would each be that of several genes ('SYM0'): these genes keep the names that they have in var's index."
+        "r: 1 names would each be that of several genes ('SYM0'): "
+        "these genes keep the names that they have in var's index."
     ]
     pair = sheet("r", ["ENSG01.1", "ENSG01.2", "ENSG02.3", "ENSG03.1_PAR_Y", "AC012345.1"])
     names, twice = Naming(None, strip=True).names(pair)

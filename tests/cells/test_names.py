@@ -22,6 +22,7 @@ from study.errors import InputError
 from tests.cells.test_alignment import separate
 
 Write = Callable[..., DataConfig]
+pytestmark = pytest.mark.filterwarnings("ignore::anndata.OldFormatWarning")  # converters from R write less than anndata
 
 
 def refusal(config: DataConfig, folder: Path) -> str:

@@ -210,6 +210,24 @@ def locked(place: Place) -> None:
     fcntl.flock(place.kept, fcntl.LOCK_EX)
 
 
+def with_blank(cells: AnnData) -> None:
+    cells.obs["ds"] = ["q1 " if name == "cell30" else value for name, value in cells.obs["ds"].items()]
+
+
+def versions_of_genes(place: Place) -> None:
+    cells = read_h5ad(place.folder / "toy.h5ad")
+    for name, version in {"toy": 1, "other": 2, "another": 3}.items():
+        cells.var_names = [f"ENSG{i:011d}.{version}" for i in range(cells.n_vars)]
+        place.save(cells, f"{name}.h5ad")
+
+
+def codes_for_labels(place: Place) -> None:
+    cells = read_h5ad(place.folder / "toy.h5ad")
+    cells.obs["label"] = np.arange(60) % 3
+    for name in ("toy", "other", "another"):
+        place.save(cells, f"{name}.h5ad")
+
+
 SEPARATE = (
     "data=separate space=tiny data.labels_key=label data.reference=toy.h5ad "
     "'data.query_paths={a: other.h5ad, b: another.h5ad}'"
@@ -219,6 +237,29 @@ CASES = {
     "no common genes": Case(
         f"plan {SEPARATE}", ("other.h5ad", "no gene in common", "ENSG0", "gene0", "Ensembl"), no_gene_in_common
     ),
+    "other versions of genes": Case(
+        f"plan {SEPARATE}",
+        ("other.h5ad: shares 0 of the 20 genes", "20 of 20 without '.N'", "Say data.strip_gene_version=true."),
+        versions_of_genes,
+    ),
+    "a column of var that is missing": Case(
+        "plan TOY data.gene_names=symbol", ("toy.h5ad: var has no column 'symbol' (data.gene_names)", "It has: none")
+    ),
+    "a blank at the end of a name": Case(
+        "plan TOY", ("obs['ds'] (data.dataset_key): 'q1' and 'q1 ' differ", "data.clean_names=true"), change(with_blank)
+    ),
+    "labels that are codes in several files": Case(
+        f"plan {SEPARATE} data.truth_key=label",
+        ("another.h5ad: its labels are numbers ('0', '1', '2')", "'data.labels={NAME: [0], ...}'"),
+        codes_for_labels,
+    ),
+    "a misspelt label to put together": Case(
+        "plan TOY 'data.labels={T cell: [A, BB]}'", ("data.labels.T cell: no cell has the label 'BB'", "'A', 'B', 'C'")
+    ),
+    "a label put under two names": Case(
+        "plan TOY 'data.labels={T: [A], U: [B, A]}'", ("data: labels puts 'A' under 'T' and under 'U': choose one",)
+    ),
+    "a label put under nothing": Case("plan TOY 'data.labels={T: A}'", ("data.labels.T: ", "valid tuple", "found 'A'")),
     "only one query": Case(
         "plan data=separate space=tiny data.reference=toy.h5ad 'data.query_paths={a: other.h5ad}'",
         ("space.factors.query", "at least 2 queries", "['a']", "name more queries"),
@@ -611,6 +652,15 @@ def test_a_file_that_was_written_backed_can_be_planned(place: Place) -> None:
     backed.write()
     backed.file.close()
     assert place.plan().code == 0
+
+
+def test_labels_put_together_and_names_cleaned_on_the_command_line(place: Place) -> None:
+    change(with_blank)(place)
+    said = place.call("check", *TOY, "data.clean_names=true", 'data.labels={T cell: [A, "C"]}', "--json")
+    assert said.code == 0, said
+    found = json.loads(said.out)
+    assert [row["name"] for row in found["cells"]] == ["reference", "q1", "q2"]
+    assert [row["class"] for row in found["classes"]] == ["B", "T cell"]
 
 
 def test_queries_that_are_numbers(place: Place, toy: AnnData) -> None:

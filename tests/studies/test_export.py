@@ -14,6 +14,7 @@ import yaml
 from anndata import AnnData, read_h5ad
 
 from study.cells.prepared import Cells
+from study.cells.twins import prepare
 from study.config.composition import compose, load, validate
 from study.config.data import DataConfig
 from study.config.study import StudyConfig
@@ -139,6 +140,33 @@ def test_the_script_gives_what_the_study_measured_and_what_transfer_gives(
     assert set(read_h5ad(folder / "transfer.h5ad").obsm) == {"X_scANVI", "X_umap"} | joint
 
 
+def test_the_script_takes_names_as_the_study_does(
+    toy: AnnData, combined: Callable[..., DataConfig], tmp_path: Path
+) -> None:
+    toy.obs["ds"] = toy.obs["ds"].replace({"q1": "Q1 "})
+    toy.obs["label"] = [
+        text if i % 2 == 0 and i < 30 else f" {text.lower()}" for i, text in enumerate(toy.obs["label"])
+    ]
+    toy.obs["run"] = ["Run 1", "run1"] * 20 + ["two"] * 20
+    toy.var["ids"] = ["ENSG0.1", "ENSG0.1", *(f"ENSG{i}.{i}" for i in range(2, 20))]
+    data = combined(
+        toy[::-1].copy(),
+        **{"batch_key": "run", "clean_names": True, "labels": {"T": ["a", "C"]}, "gene_names": "ids"},
+        **{"strip_gene_version": True, "queries": {"q1": {"of": "q1"}, "q2": {"of": "q2"}}},
+    )
+    script = render_script("toy", data, study_of().settings({}), largest=1)
+    found: dict[str, Any] = {}
+    exec(script.partition("scvi.settings.seed")[0].replace("import scvi\n", ""), found)
+    adata = found["adata"]
+    for name, cells in prepare(data, ["q1", "q2"], tmp_path / "p").items():
+        obs = adata[cells.names].obs
+        assert obs["label"].tolist() == [cells.classes[code] for code in cells.labels] + ["Unknown"] * cells.n_query
+        assert obs["run"].tolist() == [cells.batches[code] for code in cells.batch]
+        assert set(obs["ds"]) == {"ref", name}
+        assert adata.var_names.tolist() == cells.genes.tolist()
+    assert cells.classes == ("B", "T"), "the reference's spelling of B, though a query comes first in the file"
+
+
 @pytest.mark.parametrize("budget", ["epochs", "steps"])
 @pytest.mark.parametrize("protocol", ["joint", "surgery"])
 def test_the_script_is_clean_python_whatever_the_settings(tmp_path: Path, budget: str, protocol: str) -> None:
@@ -151,12 +179,14 @@ def test_the_script_is_clean_python_whatever_the_settings(tmp_path: Path, budget
             "scanvi": settings.scanvi.model_copy(update={"extra": {"classifier_parameters": {"x": [None, 0.5, "'"]}}}),
         }
     )
-    keys = {name: hostile for name in ("dataset_key", "labels_key", "batch_key", "layer", "path")}
+    keys: dict[str, Any] = dict.fromkeys(("dataset_key", "labels_key", "batch_key", "layer", "path"), hostile)
+    if budget == "steps":
+        keys |= {"labels": {hostile: ["x"]}, "clean_names": True, "gene_names": hostile, "strip_gene_version": True}
     data = DataConfig.model_validate({"name": "x", "source": "combined", "reference_value": ["a", hostile], **keys})
     script = tmp_path / "best.py"
     script.write_text(render_script("toy", data, values, largest=700))
     compile(script.read_text(), "best.py", "exec")
-    assert script.read_text().count(repr(hostile)) == 7
+    assert script.read_text().count(repr(hostile)) == (16 if budget == "steps" else 7)
     rules = ["--isolated", "--no-cache", "--select", "F,E,I", "--line-length", "120"]
     linted = subprocess.run(
         [sys.executable, "-m", "ruff", "check", *rules, str(script)], capture_output=True, text=True
