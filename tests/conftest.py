@@ -29,6 +29,28 @@ def toy() -> AnnData:
 
 
 @pytest.fixture
+def many() -> AnnData:
+    """90 cells x 60 genes: 40 of dataset `ref`, 30 of `q1`, 20 of `q2`; labels A, B, C in turn; counts in X."""
+    counts = np.random.default_rng(1).poisson(2, size=(90, 60)).astype(np.float32)
+    obs = pd.DataFrame({"ds": ["ref"] * 40 + ["q1"] * 30 + ["q2"] * 20, "label": list("ABC") * 30})
+    genes = pd.DataFrame(index=[f"gene{i}" for i in range(60)])
+    return AnnData(sp.csr_matrix(counts), obs=obs.set_index(obs.index.map("cell{}".format)), var=genes)
+
+
+def joint(cells: AnnData, folder: Path) -> dict[str, Path]:
+    """Write a file for each query that holds the reference too, in an order of its own, and return their paths."""
+    paths = {}
+    for name in ("q1", "q2"):
+        part = cells[cells.obs["ds"].isin(["ref", name])].copy()
+        if name == "q2":  # the reference elsewhere in the file and turned around, the query as it was
+            reference = np.flatnonzero(part.obs["ds"] == "ref")
+            part = part[np.concatenate([np.flatnonzero(part.obs["ds"] == name), reference[::-1]])].copy()
+        paths[name] = folder / f"tau_{name}.h5ad"
+        part.write_h5ad(paths[name])
+    return paths
+
+
+@pytest.fixture
 def combined(tmp_path: Path) -> Callable[..., DataConfig]:
     """Write cells as one h5ad and return the configuration for it, with changes."""
 

@@ -1,5 +1,8 @@
 from .check import DataReport as DataReport
 from .check import check_data as check_data
+from .counts import ROUNDING as ROUNDING
+from .findings import Findings as Findings
+from .fingerprint import GENES_TO_TELL as GENES_TO_TELL
 from .names import said_names as said_names
 from .places import Places as Places
 from .places import cells_at as cells_at
@@ -10,6 +13,10 @@ from .prepared import Cells as Cells
 from .prepared import class_names as class_names
 from .sheet import Sheet as Sheet
 from .sources import own_queries as own_queries
+from .sources import plain_queries as plain_queries
 from .sources import query_names as query_names
+from .sources import read_sheets as read_sheets
+from .sources import reference_values as reference_values
+from .sources import source_files as source_files
 from .twins import prepare as prepare
 from .unreadable import check_file as check_file

@@ -60,10 +60,10 @@ def read_source(config: DataConfig) -> tuple[Source | None, Findings]:
     again = repeated(sheets, is_reference, config)
     counts, genes, prints = join(config, sheets, shared, is_reference, again, findings)
     if again.any():
-        findings.problems.extend(unequal_references(sheets, is_reference, label, prints))
+        texts = {"labels": label, "batches": batch}
+        findings.problems.extend(unequal_references(sheets, is_reference, prints, texts))
     if findings.problems:
         return None, findings
-    names = _cell_names(prints.names[~again], dataset[~again])
     prints = prints[~again]
     dataset, label, batch, is_reference = (of_all[~again] for of_all in (dataset, label, batch, is_reference))
     filled = np.diff(counts.indptr) > 0
@@ -78,7 +78,7 @@ def read_source(config: DataConfig) -> tuple[Source | None, Findings]:
     source = Source(
         counts=counts,
         genes=genes,
-        names=names,
+        names=_cell_names(prints.names, dataset),
         dataset=dataset,
         batch=batch,
         label=label,

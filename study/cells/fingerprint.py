@@ -1,4 +1,4 @@
-"""Which cells are the same cell: known by their counts, found by one number for each while these are read."""
+"""Which cells are the same cell: known by their counts, through one number for each while these are read."""
 
 from __future__ import annotations
 
@@ -13,12 +13,6 @@ GENES_TO_TELL = 20
 SEED = 52_403
 
 
-def gene_weights(n_genes: int) -> np.ndarray:
-    """Return a random odd whole number below 2^64 for each gene, always the same, shape (n_genes,), uint64."""
-    drawn = np.random.default_rng(SEED).integers(0, 2**63, n_genes, dtype=np.uint64)
-    return drawn * np.uint64(2) + np.uint64(1)
-
-
 @dataclass(frozen=True, eq=False)
 class Prints:
     """What tells cells apart.
@@ -26,9 +20,8 @@ class Prints:
     Attributes
     ----------
     values
-        The sum of a cell's counts times the weights of their genes, modulo 2^64, shape (n_cells,). Two different cells
-        have the same one with a probability of about 2^-63: below one in a million for all pairs of a million cells.
-        For shallow cells their name counts as well.
+        One number for each cell, shape (n_cells,), uint64: equal for equal cells. For others it is not, but with a
+        probability of about 2**-63 a pair: in a million cells any two meet so less than once in ten million times.
     names
         Their names in their file, shape (n_cells,).
     """
@@ -42,15 +35,20 @@ class Prints:
 
 
 class Printer:
-    """Takes the fingerprints of cells that pass by, some rows at a time."""
+    """Takes the fingerprints of cells that pass by, some rows at a time.
+
+    A cell's number is the sum of its counts times a random odd number for each gene, modulo 2**64; two cells have the
+    same one if the weighted sum of their differences is 0, and for any differences few weights make it so.
+    """
 
     def __init__(self, n_genes: int) -> None:
-        self._weights = gene_weights(n_genes)
+        drawn = np.random.default_rng(SEED).integers(2**63, size=n_genes, dtype=np.uint64)
+        self._weights = drawn * np.uint64(2) + np.uint64(1)
         self._values: list[np.ndarray] = []
         self._genes: list[np.ndarray] = []
 
     def see(self, part: sp.csr_matrix) -> None:
-        """Take the fingerprints of canonical counts."""
+        """Take the fingerprints of cells by their canonical counts, shape (any number of cells, n_genes)."""
         whole = sp.csr_matrix((part.data.astype(np.uint64), part.indices, part.indptr), shape=part.shape)
         self._values.append(whole @ self._weights)
         self._genes.append(np.diff(part.indptr))
@@ -64,13 +62,11 @@ class Printer:
 
 
 def found_in(cells: Prints, others: Prints) -> np.ndarray:
-    """Return for each cell the number of an equal one among others, or -1, shape (n_cells,)."""
-    if not len(others.values):
-        return np.full(len(cells.values), -1, dtype=np.int64)
-    known, first = np.unique(others.values, return_index=True)
-    place = np.searchsorted(known, cells.values).clip(0, len(known) - 1)
-    found: np.ndarray = np.where(known[place] == cells.values, first[place], -1)
-    return found
+    """Return for each cell the number of the first equal one among others, or -1, shape (n_cells,)."""
+    index = pd.Index(others.values)
+    first = np.flatnonzero(~index.duplicated())
+    found = index[first].get_indexer(cells.values)
+    return np.where(found >= 0, first[found], -1) if len(first) else found
 
 
 def example_of(cells: Prints, others: Prints, where: np.ndarray) -> str:

@@ -37,7 +37,7 @@ class Naming:
         if self.column in sheet.var:
             names, twice = _renamed(names, pd.Index(as_text(sheet.var[self.column]), dtype=object))
         if self.strip:
-            names, more = _renamed(names, names.str.replace(VERSION, r"\1", regex=True))
+            names, more = _renamed(names, pd.Index([_unversioned(name) for name in names], dtype=object))
             twice = [*twice, *more]
         return (names.str.upper() if self.capitals else names), twice
 
@@ -96,6 +96,12 @@ def shared_genes(sheets: Sequence[Sheet], config: DataConfig, problems: list[str
     return genes
 
 
+def _unversioned(name: str) -> str:
+    """An Ensembl name without its version; other names may end in a number too."""
+    found = VERSION.match(name) if name.startswith("ENS") else None
+    return name if found is None else found[1] + name[found.end() :]
+
+
 def _renamed(old: pd.Index, new: pd.Index) -> tuple[pd.Index, list[str]]:
     """Names that are new where there is one and no other gene has it; and those that several have."""
     twice = new.duplicated(keep=False) & (new != "")
@@ -127,7 +133,7 @@ def _about_overlap(sheets: Sequence[Sheet], config: DataConfig, warnings: list[s
     shared = _shared(sheets, now)
     if min(shared, default=total) >= NEARLY * total:
         return []
-    best = _best(sheets, now)
+    best = _best(sheets, now)  # for all of them: what suits one file may part others
     words, remedy = best.told(now)
     problems = []
     for sheet, here, there in zip(sheets[1:], shared, _shared(sheets, best), strict=True):
@@ -186,7 +192,7 @@ def _tells_apart(column: pd.Series) -> bool:
 
 def _numbered(names: pd.Index) -> bool:
     """Whether names are numbers of rows: rising, and not as large as Entrez's numbers are."""
-    if not len(names) or not names.astype(str).str.fullmatch(r"\d{1,6}").all():
+    if not len(names) or not all(len(name) < 7 and name.isdecimal() for name in names):
         return False
     numbers = names.astype(int)
     return bool(numbers.is_monotonic_increasing and numbers.is_unique and numbers[-1] < NUMBERED)

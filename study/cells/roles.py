@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 
 from study.cells.findings import Findings
 from study.cells.fingerprint import Prints, example_of, found_in
 from study.cells.sheet import Sheet
 from study.config import DataConfig
 from study.errors import few
+
+PAIRS = 5  # of queries that are warned of one by one
 
 
 def repeated(sheets: Sequence[Sheet], is_reference: np.ndarray, config: DataConfig) -> np.ndarray:
@@ -23,7 +26,7 @@ def repeated(sheets: Sequence[Sheet], is_reference: np.ndarray, config: DataConf
 
 
 def unequal_references(
-    sheets: Sequence[Sheet], is_reference: np.ndarray, label: np.ndarray, prints: Prints
+    sheets: Sequence[Sheet], is_reference: np.ndarray, prints: Prints, texts: dict[str, np.ndarray]
 ) -> list[str]:
     """Return what differs between the references of files that should all hold the same one.
 
@@ -31,34 +34,34 @@ def unequal_references(
     ----------
     sheets
         The files.
-    is_reference, label
+    is_reference
         Of all their rows, shape (n_rows,).
     prints
         Fingerprints of all their rows.
+    texts
+        What else must be equal of a cell, by what it is called, each of shape (n_rows,).
     """
     starts = np.cumsum([0, *(len(sheet.obs) for sheet in sheets)])
     parts = [start + np.flatnonzero(is_reference[start:end]) for start, end in pairwise(starts)]
     first, problems = parts[0], []
+    index = pd.Index(prints.names[first])
     for sheet, rows in zip(sheets[1:], parts[1:], strict=True):
-        names, here = prints.names[first], prints.names[rows]
-        missing, extra = np.setdiff1d(names, here), np.setdiff1d(here, names)
         of = f"{sheet.where}: its reference is not that of {sheets[0].where}"
         same = "Each file must hold the same reference cells; make the files again from one reference."
+        here = pd.Index(prints.names[rows])
+        missing, extra = index.difference(here), here.difference(index)
         if len(missing) or len(extra):
-            example = (missing if len(missing) else extra)[0]
             problems.append(
-                f"{of}: {len(missing):,} cells are missing and {len(extra):,} are not in that one (such as "
-                f"{str(example)!r}). {same}"
+                f"{of}: it lacks {len(missing):,} of the {len(index):,} cells there, and {len(extra):,} of its "
+                f"{len(here):,} are not there (such as {[*missing, *extra][0]!r}). {same}"
             )
             continue
-        twin = first[np.argsort(names, kind="stable")][np.argsort(np.argsort(here, kind="stable"), kind="stable")]
-        for what, differs in (
-            ("counts", prints.values[rows] != prints.values[twin]),
-            ("label", label[rows] != label[twin]),
-        ):
+        there = first[index.get_indexer(here)]
+        for what, values in {"counts": prints.values, **texts}.items():
+            differs = values[rows] != values[there]
             if differs.any():
-                example = str(prints.names[rows[int(differs.argmax())]])
-                problems.append(f"{of}: {int(differs.sum()):,} cells have other {what}s (such as {example!r}). {same}")
+                example = str(here[int(differs.argmax())])
+                problems.append(f"{of}: {int(differs.sum()):,} cells have other {what} (such as {example!r}). {same}")
     return problems
 
 
@@ -86,12 +89,12 @@ def one_role(
     texts: tuple[np.ndarray, np.ndarray],
     findings: Findings,
 ) -> np.ndarray:
-    """Return the query cells that are no reference cells, in order.
+    """Return the query cells that may stay: those that are no reference cells, if `data.drop_duplicates` says so.
 
     Parameters
     ----------
     config
-        Whether query cells that the reference has too are left out; if not, they are a problem.
+        Which datasets are used, and whether query cells that the reference has too are left out or a problem.
     prints
         Fingerprints of all cells.
     reference, query
@@ -101,45 +104,62 @@ def one_role(
     findings
         Takes what is wrong, and warnings of queries that share cells and of reference cells that are there twice.
     """
-    mine, (dataset, label) = prints[reference], texts
-    seen: dict[str, Prints] = {}
-    both = np.zeros(len(query), dtype=bool)
-    for name in sorted(set(dataset[query])):
-        here = dataset[query] == name
-        cells = prints[query[here]]
-        where = found_in(cells, mine)
-        both[here] = where >= 0
-        if (where >= 0).any() and not config.drop_duplicates:
-            findings.problems.append(
-                f"query {name!r}: {int((where >= 0).sum()):,} of its {len(where):,} cells are reference cells too "
-                f"(same counts; {example_of(cells, mine, where)}). A cell is either. Leave them out of the query with "
-                "data.drop_duplicates=true, or remove them from the file."
+    dataset, label = texts
+    cells, mine = prints[query], prints[reference]
+    codes, names = pd.factorize(dataset[query], sort=True)
+    where = found_in(cells, mine)
+    used = _used(config, names)
+    for code in np.unique(codes[where >= 0]):
+        if names[code] in used:
+            here = codes == code
+            said = (
+                f"query {names[code]!r}: {int((where[here] >= 0).sum()):,} of its {int(here.sum()):,} cells are "
+                f"reference cells too (same counts; {example_of(cells[here], mine, where[here])})"
             )
-        for other, others in seen.items():
-            shared = found_in(cells, others)
-            if (shared >= 0).any():
-                findings.warnings.append(
-                    f"queries {other!r} and {name!r} share {int((shared >= 0).sum()):,} cells (same counts; "
-                    f"{example_of(cells, others, shared)})."
+            if config.drop_duplicates:
+                findings.warnings.append(f"{said}: left out.")
+            else:
+                findings.problems.append(
+                    f"{said}. A cell is either. Leave them out of the query with data.drop_duplicates=true, or remove "
+                    "them from the file."
                 )
-        seen[name] = cells
+    findings.warnings.extend(_shared(cells, codes, names, used))
     findings.warnings.extend(_twice(mine, label[reference]))
-    if config.drop_duplicates and both.any():
-        findings.warnings.append(f"{int(both.sum()):,} query cells that are reference cells too are left out.")
-        return query[~both]
-    return query
+    return query[where < 0] if config.drop_duplicates else query
+
+
+def _used(config: DataConfig, datasets: np.ndarray) -> set[str]:
+    """Which datasets some query of the study is made of."""
+    used: set[str] = set()
+    for spec in config.queries.values():
+        used |= {*datasets} if spec.of is None else {spec.of} if isinstance(spec.of, str) else {*spec.of}
+    return used if config.queries else {*datasets}
+
+
+def _shared(cells: Prints, codes: np.ndarray, names: np.ndarray, used: set[str]) -> list[str]:
+    """Warn of datasets that share cells, which may be on purpose."""
+    several = np.flatnonzero(pd.Index(cells.values).duplicated(keep=False) & np.isin(names, list(used))[codes])
+    table = pd.DataFrame({"value": cells.values[several], "code": codes[several], "name": cells.names[several]})
+    once = table.drop_duplicates(["value", "code"])
+    pairs = once.merge(once, on="value", suffixes=("", "_there"))
+    found = list(pairs[pairs["code"] < pairs["code_there"]].groupby(["code", "code_there"]))
+    warnings = [
+        f"queries {names[one]!r} and {names[other]!r} share {len(both):,} cells (same counts; such as "
+        f"{both['name'].iloc[0]!r}, there {both['name_there'].iloc[0]!r})."
+        for (one, other), both in found[:PAIRS]
+    ]
+    return warnings + ([f"so do {len(found) - PAIRS:,} more pairs of queries."] if len(found) > PAIRS else [])
 
 
 def _twice(cells: Prints, label: np.ndarray) -> list[str]:
     """Warn of reference cells that are there more than once: one may be held out while the other is trained on."""
-    where = found_in(cells, cells)
-    again = where != np.arange(len(where))
-    if not again.any():
+    again = np.flatnonzero(pd.Index(cells.values).duplicated())
+    if not len(again):
         return []
-    shown = np.where(again, where, -1)
-    unlike = int((label[again] != label[where[again]]).sum())
+    where = found_in(cells[again], cells)
+    unlike = int((label[again] != label[where]).sum())
     labels = f" {unlike:,} of them have another label there." if unlike else ""
     return [
-        f"{int(again.sum()):,} reference cells are in the reference more than once (same counts; "
-        f"{example_of(cells, cells, shown)}): one may be held out while its like is trained on.{labels}"
+        f"{len(again):,} reference cells are in the reference more than once (same counts; "
+        f"{example_of(cells[again], cells, where)}): one may be held out while its like is trained on.{labels}"
     ]

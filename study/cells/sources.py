@@ -18,7 +18,7 @@ from study.cells.names import as_text, spelled
 from study.cells.sheet import Sheet
 from study.cells.simulation import simulate
 from study.cells.unreadable import check_file
-from study.config import DataConfig
+from study.config import DataConfig, QuerySpec
 from study.errors import InputError
 from study.files import sha256_of
 
@@ -57,7 +57,7 @@ def datasets(config: DataConfig) -> tuple[str, ...]:
         return tuple(config.simulate.queries)
     if isinstance(config.path, dict):
         return tuple(config.path)
-    paths = [] if config.source == "pbmc68k" else _paths(config).values()
+    paths = [] if config.source == "pbmc68k" else source_files(config).values()
     sheets = [open_h5ad(path, None, matrix=False) for path in paths] or [pbmc68k()]
     values = {value for sheet in sheets for value in spelled(_dataset(sheet, config), config)}
     return tuple(sorted(values - {"", *reference_values(config)}))
@@ -65,6 +65,17 @@ def datasets(config: DataConfig) -> tuple[str, ...]:
 
 def _dataset(sheet: Sheet, config: DataConfig) -> np.ndarray:
     return as_text(sheet.column(config.dataset_key, "dataset_key"))
+
+
+def plain_queries(config: DataConfig) -> dict[str, tuple[str, ...]]:
+    """Return which datasets each query is made of that is no altered twin; all in one where every query is."""
+    every = datasets(config)
+    found = {}
+    for name in own_queries(config):
+        spec = config.queries.get(name, QuerySpec(of=name))
+        if not spec.altered:
+            found[name] = every if spec.of is None else (spec.of,) if isinstance(spec.of, str) else spec.of
+    return found or {"all": every}
 
 
 def reference_values(config: DataConfig) -> tuple[str, ...]:
@@ -104,7 +115,7 @@ def content_of(config: DataConfig) -> dict[str, str]:
     if config.source == "simulated":
         return {"numpy": version("numpy")}
     hashes, problems = {}, []
-    for dataset, path in _paths(config).items():
+    for dataset, path in source_files(config).items():
         try:
             check_file(path)
             hashes[dataset] = sha256_of(path)
@@ -139,7 +150,7 @@ def _opened(config: DataConfig, findings: Findings) -> Iterator[Sheet]:
         cells = simulate(config.simulate, config.seed)
         yield Sheet("simulated", cells.obs, cells.var_names, cells.X)
     else:
-        for dataset, path in _paths(config).items():
+        for dataset, path in source_files(config).items():
             try:
                 sheet = open_h5ad(path, config.layer)
                 yield replace(sheet, obs=sheet.obs.assign(**_named(sheet, dataset, config)))
@@ -157,10 +168,15 @@ def _named(sheet: Sheet, dataset: str, config: DataConfig) -> dict[str, Any]:
     return {config.dataset_key: np.where(np.isin(values, ["", *reference_values(config)]), values, dataset)}
 
 
-def _paths(config: DataConfig) -> dict[str, Path]:
-    """The h5ad files, the reference first, by the dataset that they hold (all: ''; of several, by number or name)."""
+def source_files(config: DataConfig) -> dict[str, Path]:
+    """Return the h5ad files of a study, the reference first, by what names their cells; none where cells are made here.
+
+    One file for all is called '', several joint ones are numbered, if they have no names.
+    """
     if config.source == "combined":
         return {"": config.path} if isinstance(config.path, Path) else config.files
+    if config.source != "separate":
+        return {}
     assert config.reference is not None
     reference = reference_values(config)[0]
     if reference in config.query_paths:

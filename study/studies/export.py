@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import scipy.sparse as sp
 import yaml
+from anndata import AnnData
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from study import files
-from study.cells import said_names
+from study.cells import (
+    GENES_TO_TELL,
+    ROUNDING,
+    Findings,
+    plain_queries,
+    read_sheets,
+    reference_values,
+    said_names,
+    source_files,
+)
 from study.config import DataConfig, ScanviSettings, ScviSettings, Settings, StudyConfig, dump
 from study.studies.choice import Choice, choice_of
 from study.studies.study import Study, largest_condition, steps_of
@@ -19,14 +31,21 @@ from study.trials import Result
 
 
 def write_choice(study: Study, results: Mapping[str, Result]) -> tuple[Choice, Path]:
-    """Choose, and write `best.yaml`, `best.csv` (the table) and `best.py` (a plain script) into the study's folder."""
+    """Choose, and write `best.yaml`, `best.csv` (the table) and `best.py` (a plain script) into the study's folder.
+
+    Where the cells are in no file of the user's, the script gets one beside it, `best.h5ad`.
+    """
     config = study.config
     choice = choice_of(study, results)
     largest = largest_condition(config, study.queries, study.cells)
+    queries = plain_queries(config.data)
     path = config.directory / "best.yaml"
+    if not source_files(config.data):
+        _write_cells(config.data, path.with_suffix(".h5ad"))
     files.write(path, yaml.safe_dump(best_config(config, choice), sort_keys=False, allow_unicode=True).encode())
     files.write(path.with_suffix(".csv"), choice.table.to_csv(index=False).encode())
-    files.write(path.with_suffix(".py"), render_script(config.name, config.data, choice.settings, largest).encode())
+    script = render_script(config.name, config.data, choice.settings, queries, largest)
+    files.write(path.with_suffix(".py"), script.encode())
     return choice, path
 
 
@@ -38,7 +57,7 @@ def files_to_keep(config: StudyConfig, choice: Choice) -> tuple[dict[str, Path],
     Files by the path that they get in a folder of their own, and the queries whose models are among them.
     """
     best = config.directory / "best.yaml"
-    kept = {path.name: path for path in (best, best.with_suffix(".csv"), best.with_suffix(".py"))}
+    kept = {path.name: path for path in (best, *map(best.with_suffix, (".csv", ".py", ".h5ad"))) if path.exists()}
     queries = []
     for query, folder in _transferred(config, choice):
         queries.append(query)
@@ -76,7 +95,9 @@ def best_config(config: StudyConfig, choice: Choice) -> dict[str, Any]:
     return values
 
 
-def render_script(study: str, data: DataConfig, settings: Settings, largest: int) -> str:
+def render_script(
+    study: str, data: DataConfig, settings: Settings, queries: Mapping[str, Sequence[str]], largest: int
+) -> str:
     """Return settings as a plain scvi-tools script, without this package, that trains as a study does.
 
     Parameters
@@ -87,6 +108,8 @@ def render_script(study: str, data: DataConfig, settings: Settings, largest: int
         Where the cells are, and what their columns are called.
     settings
         What was chosen.
+    queries
+        Which datasets each query is made of; the first is the one that the script labels as it is written.
     largest
         Cells of the study's largest condition, whose optimiser steps are matched with `budget: steps`.
     """
@@ -94,19 +117,13 @@ def render_script(study: str, data: DataConfig, settings: Settings, largest: int
     surgery = scanvi.protocol == "surgery"
     steps = steps_of(largest, scvi.batch_size) if settings.budget == "steps" and not surgery else 0
     arguments = [scvi_arguments(scvi), scanvi_arguments(scanvi)]
-    dataset = None if data.source == "separate" else data.dataset_key  # the configuration made that column
 
     def epochs(stage: ScviSettings | ScanviSettings) -> str:
         return f"max(1, round({stage.max_epochs} * ratio))" if steps else str(stage.max_epochs)
 
     return _template().render(
         study=study,
-        data=data,
-        path=str(data.path or "joint.h5ad"),
-        references=[data.reference_value] if isinstance(data.reference_value, str) else list(data.reference_value),
-        said=list(dict.fromkeys(said_names(data))),
-        cleaned=list(dict.fromkeys(key for key in (dataset, data.batch_key) if key is not None)),
-        named={label: name for name, labels in data.labels.items() for label in labels},
+        **_cells(data, queries),
         scvi=scvi,
         scanvi=scanvi,
         surgery=surgery,
@@ -117,6 +134,36 @@ def render_script(study: str, data: DataConfig, settings: Settings, largest: int
         scvi_arguments=[(name, _argument(name, value)) for name, value in arguments[0].items()],
         scanvi_arguments=[(name, _argument(name, value)) for name, value in arguments[1].items()],
     )
+
+
+def _cells(data: DataConfig, queries: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """What the script must know to read the cells as a study does."""
+    paths = source_files(data)
+    named = data.source == "separate" or isinstance(data.path, dict)
+    return {
+        "data": data,
+        "files": [(str(path), name if named else None) for name, path in paths.items()],
+        "kept": not paths,
+        "several": len(paths) > 1,
+        "named": named,
+        "layer": data.layer if paths else None,
+        "references": list(reference_values(data)),
+        "queries": {name: list(values) for name, values in queries.items()},
+        "first": next(iter(queries)),
+        "said": list(dict.fromkeys([*said_names(data), *(value for of in queries.values() for value in of)])),
+        "put_together": {label: name for name, labels in data.labels.items() for label in labels},
+        "rounding": ROUNDING,
+        "genes_to_tell": GENES_TO_TELL,
+    }
+
+
+def _write_cells(data: DataConfig, path: Path) -> None:
+    """Write the cells of a source that is no file: all of them, with the columns that the study uses."""
+    (sheet,) = read_sheets(data, Findings())
+    keys = dict.fromkeys(key for key in (data.dataset_key, data.labels_key, data.batch_key) if key is not None)
+    cells = AnnData(sp.vstack(list(sheet.matrix)), obs=sheet.obs[list(keys)], var=pd.DataFrame(index=sheet.genes))
+    with files.writing(path) as aside:
+        cells.write_h5ad(aside, compression="gzip")
 
 
 def _argument(name: str, value: Any) -> str:

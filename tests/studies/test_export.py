@@ -7,13 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import yaml
 from anndata import AnnData, read_h5ad
 
 from study.cells.prepared import Cells
+from study.cells.sources import plain_queries
 from study.cells.twins import prepare
 from study.config.composition import compose, load, validate
 from study.config.data import DataConfig
@@ -21,13 +24,14 @@ from study.config.study import StudyConfig
 from study.config.values import dump
 from study.plan.split import split_cells
 from study.studies.choice import choice_of
-from study.studies.export import render_script, write_choice
+from study.studies.export import _write_cells, render_script, write_choice
 from study.studies.search import METRIC
 from study.studies.study import largest_condition, open_study
 from study.studies.transfer import _epochs, transfer_all
 from study.training.hardware import Hardware
 from study.trials.perform import perform
 from study.trials.store import read_all, read_predictions
+from tests.conftest import joint
 from tests.made import some_result, study_of
 
 DRIVER = """
@@ -48,18 +52,23 @@ def config_of(data: DataConfig, root: Path, *overrides: str, **space: Any) -> St
     return validate({**values, "data": dump(data)})
 
 
-def save(cells: Cells, rows: np.ndarray, query: str, path: Path) -> DataConfig:
-    """Write some rows of prepared cells, in their order, as the joint h5ad that a script reads."""
-    is_reference = np.arange(len(cells.names)) < cells.n_reference
-    labels = [cells.classes[code] for code in cells.labels] + ["?"] * cells.n_query
-    obs = pd.DataFrame({"ds": np.where(is_reference, "ref", query), "label": labels}, index=cells.names.astype(str))
-    AnnData(cells.counts[rows], obs=obs.iloc[rows]).write_h5ad(path)
-    return DataConfig.model_validate(
-        {
-            **{"name": "joint", "source": "combined", "path": path, "dataset_key": "ds", "reference_value": "ref"},
-            **{"labels_key": "label", "batch_key": "ds"},
-        }
-    )
+def cells_of(data: DataConfig, query: str, script: Path | None = None) -> AnnData:
+    """Run what the script does before it trains; return the cells that it would train on."""
+    queries = plain_queries(data)
+    text = render_script("toy", data, study_of().settings({}), {query: queries[query]}, largest=1)
+    found: dict[str, Any] = {"__file__": script}
+    exec(text.partition("def all_cells")[0].replace("import scvi\n", ""), found)
+    return found["adata"]
+
+
+def same_cells(adata: AnnData, cells: Cells, batch: str | None) -> None:
+    """The script's cells are those that the study prepared: counts, labels, batches and names, in the same order."""
+    assert (cells.counts != adata.X).nnz == 0
+    assert adata.var_names.tolist() == cells.genes.tolist()
+    assert adata.obs["label"].tolist() == [cells.classes[code] for code in cells.labels] + ["Unknown"] * cells.n_query
+    assert cells.names.tolist() == adata.obs_names.tolist()
+    if batch is not None:
+        assert adata.obs[batch].tolist() == [cells.batches[code] for code in cells.batch]
 
 
 def run(folder: Path, *scripts: Path) -> list[np.ndarray]:
@@ -115,17 +124,18 @@ def test_the_script_gives_what_the_study_measured_and_what_transfer_gives(
     cells = study.cells["q1"]
     trial = next(one for one in study.plan.trials if one.query == "q1" and choice.levels[0] in one.point)
     parts = split_cells(cells, 0, 3, choice.settings.scvi.batch_size)
-    data = save(cells, np.setdiff1d(np.arange(50), parts.held_out), "q1", tmp_path / "fold.h5ad")
-    save(cells, parts.held_out, "q1", tmp_path / "held.h5ad")
-    (tmp_path / "fold.py").write_text(render_script("toy", data, choice.settings, largest=1))
+    held_out = toy.obs_names.isin(cells.names[parts.held_out])
+    toy[~held_out].copy().write_h5ad(tmp_path / "fold.h5ad")
+    toy[cells.names[parts.held_out]].copy().write_h5ad(tmp_path / "held.h5ad")
+    data = config.data.model_copy(update={"path": tmp_path / "fold.h5ad"})
+    (tmp_path / "fold.py").write_text(render_script("toy", data, choice.settings, {"q1": ["q1"]}, largest=1))
 
     # As `transfer` labels a query with what was exported: all cells.
     _, path = write_choice(study, results)
     best = load(path, [f"query={query}", *final])
     (folder,) = transfer_all(best, lambda text: None)
     of_query = study.cells[query]
-    data = save(of_query, np.arange(len(of_query.names)), query, tmp_path / "all.h5ad")
-    (tmp_path / "all.py").write_text(render_script("toy", data, best, largest=50))
+    (tmp_path / "all.py").write_text(render_script("toy", best.data, best, {query: [query]}, largest=50))
 
     in_fold, on_all = run(tmp_path, tmp_path / "fold.py", tmp_path / "all.py")
     measured, soft = read_predictions(config.directory, trial.key), np.load(tmp_path / "held.npy")
@@ -155,17 +165,80 @@ def test_the_script_takes_names_as_the_study_does(
         **{"batch_key": "run", "clean_names": True, "labels": {"T": ["a", "C"]}, "gene_names": "ids"},
         **{"strip_gene_version": True, "queries": {"q1": {"of": "q1"}, "q2": {"of": "q2"}}},
     )
-    script = render_script("toy", data, study_of().settings({}), largest=1)
-    found: dict[str, Any] = {}
-    exec(script.partition("scvi.settings.seed")[0].replace("import scvi\n", ""), found)
-    adata = found["adata"]
     for name, cells in prepare(data, ["q1", "q2"], tmp_path / "p").items():
-        obs = adata[cells.names].obs
-        assert obs["label"].tolist() == [cells.classes[code] for code in cells.labels] + ["Unknown"] * cells.n_query
-        assert obs["run"].tolist() == [cells.batches[code] for code in cells.batch]
-        assert set(obs["ds"]) == {"ref", name}
-        assert adata.var_names.tolist() == cells.genes.tolist()
+        adata = cells_of(data, name)
+        same_cells(adata, cells, "run")
+        assert set(adata.obs["ds"]) == {"ref", name}
     assert cells.classes == ("B", "T"), "the reference's spelling of B, though a query comes first in the file"
+
+
+def scaled(cells: AnnData) -> AnnData:
+    """Cells with counts in raw alone, which has more genes than X."""
+    made = AnnData(cells.X * 0.3, obs=cells.obs, var=cells.var)
+    made.raw = cells
+    return made[:, :5].copy()
+
+
+def logged(cells: AnnData) -> AnnData:
+    totals = np.asarray(cells.X.sum(axis=1))
+    return AnnData(sp.csr_matrix(np.log1p(cells.X.toarray() / totals * 1e4)), obs=cells.obs, var=cells.var)
+
+
+def doubled(cells: AnnData) -> AnnData:
+    """Cells of which some are there again as query cells, under other names."""
+    again = cells[3:9].copy()
+    again.obs = again.obs.assign(ds="q1").set_index(again.obs_names + "-1")
+    cells.X[30:32] = 0
+    return anndata.concat([again, cells])
+
+
+@pytest.mark.parametrize(
+    ("change", "keys"),
+    [
+        (scaled, {"layer": "raw"}),
+        (lambda cells: AnnData(cells.X.toarray() + 0.0004, obs=cells.obs, var=cells.var), {}),
+        (logged, {"restore_counts": True}),
+        (doubled, {"drop_duplicates": True, "genes": 30}),
+        (lambda cells: cells, {"queries": {"both": {"of": ["q2", "q1"]}, "few": {"thin": 0.5}}, "batch_key": None}),
+    ],
+    ids=["raw", "rounded", "restored", "duplicates and variable genes", "two datasets"],
+)
+def test_the_script_reads_the_cells_of_a_study(
+    many: AnnData,
+    combined: Callable[..., DataConfig],
+    tmp_path: Path,
+    change: Callable[[AnnData], AnnData],
+    keys: dict[str, Any],
+) -> None:
+    data = combined(change(many), **keys)
+    query = next(iter(plain_queries(data)))
+    same_cells(cells_of(data, query), prepare(data, [query], tmp_path / "prepared")[query], data.batch_key)
+
+
+def test_the_script_reads_files_in_every_layout(
+    many: AnnData, combined: Callable[..., DataConfig], tmp_path: Path
+) -> None:
+    whole = combined(many)
+    paths = joint(many, tmp_path)
+    listed = whole.model_copy(update={"path": tuple(paths.values())})
+    named = whole.model_copy(update={"path": {"one": paths["q1"], "two": paths["q2"]}})
+    many[:40].write_h5ad(tmp_path / "reference.h5ad")
+    many[40:70, ::-1][:, 7:].write_h5ad(tmp_path / "a.h5ad")
+    many[70:, 3:].write_h5ad(tmp_path / "b.h5ad")
+    values = {"source": "separate", "path": None, "reference": tmp_path / "reference.h5ad", "dataset_key": "of"}
+    queries = {"a": tmp_path / "a.h5ad", "b": tmp_path / "b.h5ad"}
+    separate = whole.model_copy(update={**values, "query_paths": queries, "batch_key": "of"})
+    for data, query in ((listed, "q2"), (named, "two"), (separate, "b")):
+        cells = prepare(data, [query], tmp_path / "prepared")[query]
+        same_cells(cells_of(data, query), cells, data.batch_key)
+
+
+def test_cells_that_are_in_no_file_are_exported_too(tmp_path: Path) -> None:
+    for name, query in (("pbmc68k", "asis"), ("simulated", "large")):
+        data = compose([f"data={name}"]).data
+        _write_cells(data, tmp_path / "best.h5ad")
+        adata = cells_of(data, query, tmp_path / "best.py")
+        same_cells(adata, prepare(data, [query], tmp_path / "prepared")[query], data.batch_key)
 
 
 @pytest.mark.parametrize("budget", ["epochs", "steps"])
@@ -178,11 +251,12 @@ def test_the_script_is_clean_python_whatever_the_settings(tmp_path: Path, budget
     keys: dict[str, Any] = dict.fromkeys(("dataset_key", "labels_key", "batch_key", "layer", "path"), hostile)
     if budget == "steps":
         keys |= {"labels": {hostile: ["x"]}, "clean_names": True, "gene_names": hostile, "strip_gene_version": True}
+        keys |= {"path": {hostile: "a.h5ad", "b": hostile}, "restore_counts": True, "drop_duplicates": True, "genes": 9}
     data = DataConfig.model_validate({"name": "x", "source": "combined", "reference_value": ["a", hostile], **keys})
     script = tmp_path / "best.py"
-    script.write_text(render_script("toy", data, values, largest=700))
+    script.write_text(render_script("toy", data, values, {hostile: [hostile]}, largest=700))
     compile(script.read_text(), "best.py", "exec")
-    assert script.read_text().count(repr(hostile)) == (15 if budget == "steps" else 6)
+    assert script.read_text().count(repr(hostile)) == (17 if budget == "steps" else 11)
     rules = ["--isolated", "--no-cache", "--select", "F,E,I", "--line-length", "120"]
     linted = subprocess.run(
         [sys.executable, "-m", "ruff", "check", *rules, str(script)], capture_output=True, text=True
