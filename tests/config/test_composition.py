@@ -78,7 +78,10 @@ def test_overrides_reach_their_place() -> None:
         # levels and ranges
         (["space.factors.query=[asis, shallow]"], ["space.factors.query", "'levels: [...]'", "found [asis, shallow]"]),
         (["space.factors.query.levels=asis"], ["space.factors.query.levels", "a list", "found 'asis'"]),
-        (["space.factors.query.levels=[asis,null]"], ["levels.1: a level is a finite number, text, true", "found null"]),
+        (
+            ["space.factors.query.levels=[asis,null]"],
+            ["levels.1: a level is a finite number, text, true", "found null"],
+        ),
         (["space.factors.query_cells.levels=[.nan,3]"], ["levels.0: a level is a finite number", "found '.nan'"]),
         (["space.factors.query_cells.low=3"], ["space.factors.query_cells", "both"]),
         (["root=[a]"], ["root: Input is not a valid path, found [a]."]),
