@@ -15,7 +15,6 @@ from study.cells.prepared import class_names
 from study.config.composition import validate
 from study.config.study import Tracking
 from study.config.values import dump, written
-from study.errors import InputError
 from study.plan.stages import PlannedTrial
 from study.seeds import key_of
 from study.tracking.mirror import BATCH, Projection
