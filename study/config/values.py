@@ -22,7 +22,7 @@ Separation = Annotated[float, Field(gt=0, le=20)]
 Outcome = Literal[
     "heldout/recall", "train/recall", "train/precision", "heldout/precision", "query/recall", "query/precision"
 ]
-Control = Literal["none", "self", "surgery", "shuffled", "repeat", "logistic"]
+Control = Literal["none", "self", "surgery", "shuffled", "repeat", "logistic", "novel"]
 SEED_LIMIT = 2**32
 WHOLE_LIMIT = 2**53  # a float holds every integer up to here
 DEEPEST = 1e7  # mean counts of a simulated cell: single ones then stay far below what an int32 holds
