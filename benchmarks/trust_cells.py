@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,31 +18,43 @@ from study.config.values import dump
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 # Two settings of each stage: four that all differ, in three replicates, are twelve trainings.
 FACTORS = {"scvi.norm": {"levels": ["batch", "layer"]}, "scanvi.linear_classifier": {"levels": [True, False]}}
-SMALL = ("scvi.n_hidden=64", "scvi.max_epochs=30", "scanvi.max_epochs=15", "data.batch_key=batch")
+SMALL = ("scvi.n_hidden=64", "resources.engine=fast")
 COMBINED = ("data=forum", "data.dataset_key=part", "data.reference_value=reference", "data.labels_key=label",
-            "data.truth_key=label", "data.layer=null", "data.genes=600")  # fmt: skip
+            "data.truth_key=label", "data.batch_key=batch", "data.layer=null", "data.genes=600")  # fmt: skip
+# Optimiser steps of both stages, whatever the number of cells.
+STEPS, QUICK = (400, 300), (40, 40)
+BATCH = 128
 MOST_OF_A_CLASS = 300
 
 
 def studies(folder: Path, quick: bool) -> list[StudyConfig]:
     """Write the cells to a folder and return the studies of them; those of absent files are left out."""
-    found = [_study("pbmc68k", folder, quick, (), {"query": {"levels": ["asis", "shallow"]}})]
+    steps = QUICK if quick else STEPS
+    twin = {"query": {"levels": ["asis", "shallow"]}}
+    found = [_study("pbmc68k", folder, (), (269, 431), steps, twin)]
     for name, cells in _real(quick).items():
         path = folder / f"{name}.h5ad"
         cells.write_h5ad(path)
-        found.append(_study(name, folder, quick, (*COMBINED, f"data.path={path}")))
+        sizes = cells.obs["part"].value_counts()
+        words = (*COMBINED, f"data.path={path}")
+        found.append(_study(name, folder, words, (sizes["reference"], sizes["query"]), steps, {}))
     return found
 
 
 def _study(
-    name: str, folder: Path, quick: bool, words: Sequence[str], more: dict[str, Any] | None = None
+    name: str,
+    folder: Path,
+    words: Sequence[str],
+    sizes: tuple[int, int],
+    steps: tuple[int, int],
+    twin: dict[str, Any],
 ) -> StudyConfig:
-    few = ("scvi.max_epochs=6", "scanvi.max_epochs=4") if quick else ()
-    small = [word for word in SMALL if words or "batch_key" not in word]
-    values = dump(compose([*words, *small, *few, f"name={name}", f"root={folder}"]))
-    factors = FACTORS | (more or {})
-    values["space"] |= {"design": "factorial", "factors": factors, "replicates": 3, "folds": 3, "controls": ["novel"]}
-    return validate(values)
+    """A study of cells of which so many are reference and query, trained for about so many steps."""
+    each = math.ceil((sizes[0] * 2 / 3 + sizes[1]) / BATCH)
+    epochs = [f"{stage}.max_epochs={round(n / each)}" for stage, n in zip(("scvi", "scanvi"), steps, strict=True)]
+    values = dump(compose([*words, *SMALL, *epochs, f"name={name}", f"root={folder}"]))
+    space = {"design": "factorial", "factors": twin | FACTORS, "replicates": 3, "folds": 3, "controls": ["novel"]}
+    return validate({**values, "space": {**values["space"], **space}})
 
 
 def _real(quick: bool) -> dict[str, anndata.AnnData]:
