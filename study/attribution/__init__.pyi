@@ -18,6 +18,9 @@ from .layout import PARAMETER as PARAMETER
 from .layout import Floats as Floats
 from .layout import Layout as Layout
 from .layout import Squares as Squares
+from .layout import chance_variances as chance_variances
+from .layout import effect_variances as effect_variances
 from .layout import layout_of as layout_of
+from .layout import squares as squares
 from .moderation import both_df as both_df
 from .moderation import ratio_df as ratio_df

@@ -137,6 +137,29 @@ class Cells(Annotation):
             origin=self.origin[query],
         )
 
+    def without(self, name: str) -> Cells:
+        """Return the same with the cells of a class of the reference moved behind the query; counts are copied."""
+        left = self.labels != self.classes.index(name)
+        order = np.concatenate(
+            [np.flatnonzero(left), self.n_reference + np.arange(self.n_query), np.flatnonzero(~left)]
+        )
+        classes = tuple(one for one in self.classes if one != name)
+        truth_classes = (*classes, name, *self.truth_classes[len(self.classes) :])
+        codes = np.array([*(truth_classes.index(one) for one in self.truth_classes), -1], dtype=np.int32)
+        rows = np.append(np.where(left, np.cumsum(left) - 1, -1), -1)  # the last for cells that are no copies
+        n = int(np.count_nonzero(~left))
+        return replace(
+            self,
+            counts=self.counts[order],
+            classes=classes,
+            labels=codes[self.labels[left]],
+            truth=np.append(codes[self.truth], np.full(n, len(classes), dtype=np.int32)),
+            truth_classes=truth_classes,
+            batch=self.batch[order],
+            names=self.names[order],
+            origin=np.append(rows[self.origin], np.full(n, -1)),
+        )
+
     def digest(self) -> str:
         """Return the sha256 of all that can change a training or an evaluation; names of cells are not."""
         digest = hashlib.sha256()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -142,9 +143,9 @@ def _shared(cells: Prints, codes: np.ndarray, names: np.ndarray, used: set[str])
     table = pd.DataFrame({"value": cells.values[several], "code": codes[several], "name": cells.names[several]})
     once = table.drop_duplicates(["value", "code"])
     pairs = once.merge(once, on="value", suffixes=("", "_there"))
-    found = list(pairs[pairs["code"] < pairs["code_there"]].groupby(["code", "code_there"]))
+    found: list[Any] = list(pairs[pairs["code"] < pairs["code_there"]].groupby(["code", "code_there"]))
     warnings = [
-        f"queries {names[one]!r} and {names[other]!r} share {len(both):,} cells (same counts; such as "
+        f"queries {names[int(one)]!r} and {names[int(other)]!r} share {len(both):,} cells (same counts; such as "
         f"{both['name'].iloc[0]!r}, there {both['name_there'].iloc[0]!r})."
         for (one, other), both in found[:PAIRS]
     ]

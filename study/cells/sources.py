@@ -72,7 +72,7 @@ def plain_queries(config: DataConfig) -> dict[str, tuple[str, ...]]:
     every = datasets(config)
     found = {}
     for name in own_queries(config):
-        spec = config.queries.get(name, QuerySpec(of=name))
+        spec = config.queries.get(name, QuerySpec.model_validate({"of": name}))
         if not spec.altered:
             found[name] = every if spec.of is None else (spec.of,) if isinstance(spec.of, str) else spec.of
     return found or {"all": every}

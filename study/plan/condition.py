@@ -15,6 +15,9 @@ from study.plan.split import Indices, Split, query_rows, split_cells
 from study.plan.trials import Trial
 from study.seeds import generator
 
+# A class of fewer cells says little about how a class that the reference lacks is met.
+NOVEL_CELLS = 50
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -28,16 +31,21 @@ class Condition:
         Which ones: 0 the first, any other number a random draw of its own.
     shuffled
         Replicate whose permutation of the reference labels this is (control `shuffled`); None where labels are true.
+    removed
+        Class whose reference cells stand behind the query, without their labels (control `novel`).
     """
 
     query: str
     n_cells: int
     draw: int = 0
     shuffled: int | None = None
+    removed: str = ""
 
     def take(self, cells: Cells) -> Cells:
         """Return this condition's part of a query's prepared cells; counts are views where the first are taken."""
         mine = _drawn(cells, self.n_cells, self.draw) if self.draw else cells.first(self.n_cells)
+        if self.removed:
+            mine = mine.without(self.removed)
         if self.shuffled is None:
             return mine
         labels, known = mine.labels.copy(), mine.labels >= 0
@@ -96,7 +104,7 @@ class Conditions:
             )
         size = cells.n_query if wanted == "all" else min(wanted, cells.n_query)
         shuffled = trial.replicate.index if trial.control == "shuffled" else None
-        return Condition(trial.query, size, trial.settings.query_draw, shuffled)
+        return Condition(trial.query, size, trial.settings.query_draw, shuffled, trial.removed)
 
     def measurable(self, condition: Condition) -> bool:
         """Whether the true class of any of its query cells is known, and one of the reference's."""
@@ -117,6 +125,25 @@ class Conditions:
             cells = condition.take(self.prepared[condition.query])
             self._splits[key] = _with_held_out(split_cells(cells, fold, self.folds, batch_size), cells, self.folds)
         return self._splits[key]
+
+    def removable(self, trial: Trial) -> tuple[str, ...]:
+        """Return the classes that the reference of a trial can be trained without (control `novel`).
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
+        cells = self.prepared[trial.query]
+        sizes = np.bincount(cells.labels, minlength=len(cells.classes))
+        names = tuple(name for name, size in zip(cells.classes, sizes, strict=True) if size >= NOVEL_CELLS)
+        if len(cells.classes) < 3 or not names:
+            raise InputError(
+                f"space.controls: 'novel' trains without each class of {NOVEL_CELLS} cells and more in turn, with two "
+                f"others at least. The reference has {len(names)} of that size among {len(cells.classes)} classes. "
+                "Leave the control out."
+            )
+        return names
 
     def split_of(self, trial: Trial) -> Split:
         """Return which cells a trial trains on and holds out."""

@@ -110,6 +110,10 @@ def _plan_controls(trials: Sequence[Trial], conditions: Conditions, stages: dict
     for trial in trials:
         if trial.control == "base":
             size = conditions.of(trial).n_cells
+        elif trial.control == "novel":
+            removed = [replace(trial, removed=name) for name in conditions.removable(trial)]
+            planned += [plan_trial(one, conditions, stages) for one in removed]
+            continue
         elif trial.control == "self":
             if size == 0:
                 raise InputError("space.controls: 'self' imitates the size of the base trial's query, which is 'none'.")

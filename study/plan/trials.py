@@ -32,13 +32,20 @@ class Replicate:
 
 @dataclass(frozen=True)
 class Trial:
-    """One design point in one replicate, with its settings resolved; or, beside the table, one trial of a control."""
+    """One design point in one replicate, with its settings resolved; or, beside the table, one trial of a control.
+
+    Attributes
+    ----------
+    removed
+        Class that the reference is trained without (control `novel`).
+    """
 
     levels: Levels
     settings: Settings
     query: str
     replicate: Replicate
     control: str = ""
+    removed: str = ""
 
 
 def replicates_of(space: SearchSpace) -> tuple[Replicate, ...]:
@@ -137,7 +144,8 @@ def controls_of(config: StudyConfig, queries: Sequence[str]) -> tuple[Trial, ...
     """Return the trials of the controls: in each replicate the base trial, then each control's variants of it.
 
     The base trial has the study's settings, and the first level of each factor. `surgery` has a trial for each query
-    of the design, and one for the reference that they are mapped onto.
+    of the design, and one for the reference that they are mapped onto. `novel` has one here, which stands for one
+    without each class: only the cells know those.
     """
     if not config.space.controls:
         return ()
@@ -157,6 +165,7 @@ def controls_of(config: StudyConfig, queries: Sequence[str]) -> tuple[Trial, ...
         "shuffled": [(settings, query)],
         "repeat": [(settings, query)],
         "logistic": [(settings, query)],
+        "novel": [(alone, query)],
     }
     wanted = [("base", [(settings, query)]), *((name, arms[name]) for name in config.space.controls)]
     return tuple(

@@ -1,3 +1,4 @@
+from .evidence import Evidence as Evidence
 from .logistic import fit_logistic as fit_logistic
 from .metrics import ECE as ECE
 from .metrics import HELD_OUT as HELD_OUT

@@ -20,8 +20,9 @@ from study.training import (
     pretrain,
     state_of,
 )
+from study.trials.evidence import Evidence
 from study.trials.metrics import measure
-from study.trials.probes import probe
+from study.trials.probes import latent_of, probe
 from study.trials.record import Predictions, Result
 from study.trials.store import read_state, write_result, write_state
 from study.trials.timing import Stopwatch, Timing, worker_name, write_timing
@@ -62,9 +63,9 @@ def perform(stage: Stage, cells: Cells, directory: Path, on: Hardware) -> None:
                 write_state(directory, stage.key, snapshot.epoch, state_of(snapshot.model))
         if snapshot.epoch in stage.trials:
             with watch.part("evaluation"):
-                result, predictions = _evaluated(stage, cells, parts, snapshot, watch.total)
+                found = _evaluated(stage, cells, parts, snapshot, watch.total)
             with watch.part("writing"):
-                write_result(directory, result, predictions)
+                write_result(directory, *found)
 
     with warnings.catch_warnings(), watch.training():
         # scvi-tools and lightning warn of small batches, few workers and the empty validation part: all on purpose.
@@ -81,7 +82,7 @@ def perform(stage: Stage, cells: Cells, directory: Path, on: Hardware) -> None:
 
 def _evaluated(
     stage: Stage, cells: Cells, parts: Split, snapshot: Snapshot, seconds: float
-) -> tuple[Result, Predictions]:
+) -> tuple[Result, Predictions, Evidence]:
     """Predict, evaluate and probe one trial; `seconds` is how long its stage has taken so far."""
     # Under surgery a model knows the query alone, and must be told of the reference.
     adata = joint_anndata(cells, parts) if stage.kind == "surgery" else None
@@ -106,7 +107,8 @@ def _evaluated(
         probes=snapshot.probes | probe(snapshot.model, cells, parts, adata),
         seconds=seconds,
     )
-    return result, Predictions.of(probabilities, parts)
+    latent = latent_of(snapshot.model, adata)
+    return result, Predictions.of(probabilities, parts), Evidence.of(probabilities, latent, cells.labels, parts)
 
 
 def _timing(stage: Stage, cells: Cells, on: Hardware, watch: Stopwatch, reached: list[tuple[int, float]]) -> Timing:

@@ -87,6 +87,15 @@ def energy_distance(reference: npt.NDArray[np.float32], query: npt.NDArray[np.fl
     return float((2 * cdist(reference, query).mean() - spread - pdist(query).mean()) / spread)
 
 
+def latent_of(model: SCANVI, adata: AnnData | None = None) -> npt.NDArray[np.float32]:
+    """Return the latent means of all cells of a model, or of `adata`, shape (n_cells, n_latent)."""
+    n = (model.adata if adata is None else adata).n_obs
+    found = [
+        model.get_latent_representation(adata, indices=rows, batch_size=BATCH) for rows in portions(np.arange(n), BATCH)
+    ]
+    return np.concatenate(found)
+
+
 def _latent(model: SCANVI, adata: AnnData | None, rows: Indices) -> npt.NDArray[np.float32]:
     """Return the latent means of some of these cells."""
     some = np.random.default_rng(0).choice(rows, min(rows.size, MOST_CELLS), replace=False)

@@ -38,6 +38,7 @@ class Result:
     left_out: list[int]
     seconds: float
     predictions: str = ""
+    evidence: str = ""
     finished: float = field(default_factory=time.time)
     made_with: dict[str, str] = field(default_factory=versions)
 

@@ -2,10 +2,12 @@
 
     <study>/trials/<key>.json   a result: settings, metrics, confusion matrices, curves, probes
     <study>/trials/<key>.npz    its predictions
+    <study>/trials/<key>.evidence.npz   what its labels can be judged by; trials of earlier versions have none
     <study>/trials/<key>.failed a trial that failed, with the reason; gone when it succeeds
     <study>/stages/<key>/<epoch>.pt   weights that other stages start from
 
-A result file that exists is a trial that is done: it is written last, and it knows the checksum of its predictions.
+A result file that exists is a trial that is done: it is written last, and it knows the checksums of what lies
+beside it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import numpy as np
 
 from study import files
 from study.plan import Plan
+from study.trials.evidence import Evidence
 from study.trials.record import Predictions, Result
 
 if TYPE_CHECKING:
@@ -30,16 +33,22 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def write_result(directory: Path, result: Result, predictions: Predictions) -> None:
-    """Write a trial's predictions, then its result; only the second makes it done."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **vars(predictions))
-    checksum = files.write(directory / "trials" / f"{result.key}.npz", buffer.getvalue())
-    values = {**asdict(result), "predictions": checksum}
+def write_result(directory: Path, result: Result, predictions: Predictions, evidence: Evidence | None = None) -> None:
+    """Write a trial's predictions and its evidence, where it has any, then its result; only this makes it done."""
+    values = {**asdict(result), "predictions": _write_arrays(directory, f"{result.key}.npz", predictions)}
+    if evidence is not None:
+        values["evidence"] = _write_arrays(directory, f"{result.key}.evidence.npz", evidence)
     text = json.dumps(values, sort_keys=True)
     body = json.dumps({"sha256": files.sha256(text.encode()), "result": values}, sort_keys=True)
     files.write(directory / "trials" / f"{result.key}.json", body.encode())
     (directory / "trials" / f"{result.key}.failed").unlink(missing_ok=True)
+
+
+def _write_arrays(directory: Path, name: str, arrays: Predictions | Evidence) -> str:
+    """Write a trial's arrays; return their checksum."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **vars(arrays))
+    return files.write(directory / "trials" / name, buffer.getvalue())
 
 
 def read_result(directory: Path, key: str) -> Result | None:
@@ -53,15 +62,18 @@ def read_result(directory: Path, key: str) -> Result | None:
         return None
     except (ValueError, KeyError, TypeError):
         result = None
-    if result is None or result.key != key or not _predictions_intact(directory, result):
+    if result is None or result.key != key or not _arrays_intact(directory, result):
         log.warning("%s is damaged: the trial will be trained again", path)
         return None
     return result
 
 
-def _predictions_intact(directory: Path, result: Result) -> bool:
+def _arrays_intact(directory: Path, result: Result) -> bool:
+    expected = {f"{result.key}.npz": result.predictions}
+    if result.evidence:
+        expected[f"{result.key}.evidence.npz"] = result.evidence
     try:
-        return files.sha256_of(directory / "trials" / f"{result.key}.npz") == result.predictions
+        return all(files.sha256_of(directory / "trials" / name) == known for name, known in expected.items())
     except FileNotFoundError:
         return False
 
@@ -70,6 +82,14 @@ def read_predictions(directory: Path, key: str) -> Predictions:
     """Read the predictions of a finished trial."""
     with np.load(directory / "trials" / f"{key}.npz", allow_pickle=False) as arrays:
         return Predictions(**{name: arrays[name] for name in Predictions.__dataclass_fields__})
+
+
+def read_evidence(directory: Path, result: Result) -> Evidence:
+    """Read the evidence of a finished trial; of an earlier version's, what its predictions tell."""
+    if not result.evidence:
+        return Evidence.from_predictions(read_predictions(directory, result.key))
+    with np.load(directory / "trials" / f"{result.key}.evidence.npz", allow_pickle=False) as arrays:
+        return Evidence(**{name: arrays[name] for name in Evidence.__dataclass_fields__})
 
 
 def read_all(directory: Path, keys: Iterable[str]) -> dict[str, Result]:
