@@ -28,6 +28,7 @@ def explain(error: PydanticError, where: str, root: type[BaseModel], values: Any
                 message += " A factor with a dot in its name is changed in the file of the search space."
         elif problem["type"] != "value_error":
             message = message.partition(" or instance of ")[0].replace("dictionary", "mapping {key: value}")
+            message = message.replace("a valid tuple", "a list [value, ...]")
             found = f", found {'a mapping' if isinstance(problem['input'], Mapping) else repr(problem['input'])}."
         expected.setdefault((key, found), {})[message] = None
     lines = []
