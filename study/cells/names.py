@@ -63,6 +63,7 @@ def said_names(config: DataConfig) -> list[str]:
     said = [name for one in several if one is not None for name in ((one,) if isinstance(one, str) else one)]
     for query in config.queries.values():
         said += [*(query.compose or ()), *(query.drop or ())]
+    said += config.unlabelled
     return said + [name for whole, parts in config.labels.items() for name in (whole, *parts)]
 
 

@@ -157,3 +157,15 @@ class DataConfig(Model):
                 if named.setdefault(label, name) != name:
                     raise ValueError(f"labels puts {label!r} under {named[label]!r} and under {name!r}: choose one")
         return self
+
+    @model_validator(mode="after")
+    def _no_label_is_none(self) -> Self:
+        used = {label: f"labels puts it under {name!r}" for name, labels in self.labels.items() for label in labels}
+        for name, query in self.queries.items():
+            used |= dict.fromkeys((*(query.compose or ()), *(query.drop or ())), f"queries.{name} asks for its cells")
+        for label in self.unlabelled:
+            if not label.strip():
+                raise ValueError(f"unlabelled has {label!r}; write missing for cells whose label is missing or empty")
+            if label in used:
+                raise ValueError(f"unlabelled takes {label!r} for no label, and {used[label]}: choose one")
+        return self

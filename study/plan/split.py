@@ -41,9 +41,14 @@ class Split:
     unlabelled: Indices
 
     @property
+    def reference(self) -> Indices:
+        """The reference rows among the training rows."""
+        return self.train[self.train < self.n_reference]
+
+    @property
     def labelled(self) -> Indices:
-        """The reference rows with a label among the training rows."""
-        rows = self.train[self.train < self.n_reference]
+        """Those of them with a label."""
+        rows = self.reference
         return rows[~np.isin(rows, self.unlabelled)] if self.unlabelled.size else rows
 
 

@@ -52,6 +52,7 @@ def facts(plan: Plan, results: Mapping[str, Result], failures: Mapping[str, str]
         "replicates": len({trial.replicate for trial in plan.trials}),
         "points": len(positions(trial.point for trial in plan.trials)),
         "reference": some.n_reference if some else 0,
+        "unlabelled": some.unlabelled.size if some else 0,
         "classes": len(some.classes) if some else 0,
         "sizes": len({trial.condition.n_cells for trial in plan.trials}),
         "finished": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(finished)) if finished else "",

@@ -44,20 +44,21 @@ def probe(model: SCANVI, cells: Cells, parts: Split, adata: AnnData | None = Non
 
     Returns
     -------
-    `unlabelled_share` (of the cells in the ELBO); `latent_distance` (of the query, see `energy_distance`; absent
-    without a query); under BatchNorm `reestimated_heldout_macro_recall` and `reestimated_train_macro_recall`, the
-    recall after its statistics are taken again from the labelled training cells alone, and the same per class in
+    `unlabelled_share` (of the cells in the ELBO, reference cells without a label included); `latent_distance` (of the
+    query, see `energy_distance`; absent without a query); under BatchNorm `reestimated_heldout_macro_recall` and
+    `reestimated_train_macro_recall`, the recall after its statistics are taken again from the training cells of the
+    reference alone, and the same per class in
     `reestimated_heldout_recall` and `reestimated_train_recall`.
     """
     query = parts.train[parts.train >= cells.n_reference]
     # Surgery trains on the query alone.
-    unlabelled = 1 - parts.labelled.size / parts.train.size if parts.unlabelled.size else query.size / parts.train.size
-    found: dict[str, Any] = {"unlabelled_share": unlabelled if adata is None else 1.0}
+    unlabelled = parts.train.size - parts.labelled.size
+    found: dict[str, Any] = {"unlabelled_share": unlabelled / parts.train.size if adata is None else 1.0}
     if query.size > 1:
-        latent = {name: _latent(model, adata, rows) for name, rows in (("reference", parts.labelled), ("query", query))}
+        latent = {name: _latent(model, adata, rows) for name, rows in (("reference", parts.reference), ("query", query))}
         found["latent_distance"] = energy_distance(latent["reference"], latent["query"])
     if any(isinstance(part, torch.nn.BatchNorm1d) for part in model.module.modules()):
-        with _reestimated(model, adata, parts.labelled):
+        with _reestimated(model, adata, parts.reference):
             called = predict_probabilities(model, cells, adata, first=cells.n_reference).argmax(axis=1)
         for part, rows in ((HELD_OUT, parts.held_out), (TRAIN, parts.labelled)):
             matrix = confusion_matrix(cells.labels[rows], called[rows], labels=np.arange(len(cells.classes)))

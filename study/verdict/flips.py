@@ -1,4 +1,4 @@
-"""Flips: reference cells that are called something else under another condition, at equal settings and replicate."""
+"""Flips: labelled reference cells that are called something else under another condition, all else being equal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from study.cells import UNLABELLED, Cells
+from study.cells import Cells
 from study.plan import Levels, Plan, PlannedTrial
 from study.trials import HELD_OUT, TRAIN, Predictions, ReadPredictions, Result
 from study.verdict.words import PART_WORDS, point_words
@@ -88,6 +88,7 @@ def find_flips(plan: Plan, results: Mapping[str, Result], read: ReadPredictions,
     data = {factor.name for factor in plan.factors if factor.role == "data"}
     baseline = _levels(plan.trials[0], data)
     tallies: dict[str, _Tally] = {}
+    labelled = cells.labels >= 0
     before: dict[Levels, _Called] = {}
     for (_, settings), group in _groups(plan, results, data).items():
         if baseline not in group:
@@ -97,10 +98,10 @@ def find_flips(plan: Plan, results: Mapping[str, Result], read: ReadPredictions,
             if point != baseline:
                 other = _called(read(key))
                 _of(tallies, point_words(point), cells).add(
-                    base, other, np.ones(len(base.label), bool), len(cells.classes)
+                    base, other, labelled, len(cells.classes)
                 )
         if settings in before:
-            both = ~(base.held_out | before[settings].held_out)
+            both = labelled & ~(base.held_out | before[settings].held_out)
             _of(tallies, REPLICATE, cells).add(before[settings], base, both, len(cells.classes))
         before[settings] = base
     if not set(tallies) - {REPLICATE}:
@@ -145,7 +146,7 @@ def _table(name: str, tally: _Tally, baseline: str, cells: Cells) -> pd.DataFram
         {
             "cell": cells.names[row],
             "batch": np.array(cells.batches, dtype=object)[cells.batch[row]],
-            "label": np.array([*classes, UNLABELLED], dtype=object)[cells.labels[row]],
+            "label": classes[cells.labels[row]],
             "part": np.array(PARTS, dtype=object)[part],
             "baseline": baseline,
             "condition": name,
