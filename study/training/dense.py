@@ -30,7 +30,7 @@ def log_likelihood(x: Tensor, logits: Tensor, library: Tensor, r: Tensor | None,
     dropout
         Logits of zero inflation, shaped as `x`; None where there is none.
     """
-    found: Tensor = _LogLikelihood.apply(x, logits, library, r, dropout)  # type: ignore[no-untyped-call]
+    found: Tensor = _LogLikelihood.apply(x, logits, library, r, dropout)
     return found
 
 

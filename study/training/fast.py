@@ -166,7 +166,7 @@ def _relu_dropout(x: Tensor, dropout: nn.Dropout | None) -> Tensor:
     """Return ``dropout(relu(x))``, written over `x`."""
     if dropout is None or not dropout.training:
         return functional.relu_(x)
-    found: Tensor = _ReluDropout.apply(x, 1 - dropout.p)  # type: ignore[no-untyped-call]
+    found: Tensor = _ReluDropout.apply(x, 1 - dropout.p)
     return found
 
 

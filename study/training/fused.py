@@ -230,7 +230,7 @@ class Group:
     def record(self) -> None:
         """Record the step as a CUDA graph, after steps that are undone again; minibatches must have been drawn."""
         before = {name: value.detach().clone() for name, value in self.stack.items()}
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):

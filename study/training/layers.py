@@ -87,7 +87,7 @@ class Net:
         times = x.shape[1]
         share = (self.share.expand(-1, times, -1) / times).flatten(1)
         weight, bias = self.stack[f"{name}.weight"], self.stack[f"{name}.bias"]
-        y, mean, variance = _BatchNorm.apply(x.flatten(1, 2), share, weight, bias, norm.eps)  # type: ignore[no-untyped-call]
+        y, mean, variance = _BatchNorm.apply(x.flatten(1, 2), share, weight, bias, norm.eps)
         self.follow(name, mean, variance, times, norm)
         normalised: Tensor = y.view(x.shape)
         return normalised
@@ -160,7 +160,7 @@ class _BatchNorm(torch.autograd.Function):
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return what linear layers make of x, of shape (n_members, n_labels or 1, n_cells, n_in)."""
-    y: Tensor = _Linear.apply(x.flatten(1, 2), weight, bias)  # type: ignore[no-untyped-call]
+    y: Tensor = _Linear.apply(x.flatten(1, 2), weight, bias)
     return y.view(*x.shape[:-1], -1)
 
 

@@ -43,7 +43,7 @@ class CountLikelihood:
         """Return the logarithm of the likelihood of cells, shape (n_cells, 1): the sum over genes is already taken."""
         theta = None if self.r is None else self.r.exp()
         arguments = (x, self.logits, self.library, theta, self.dropout)
-        found: Tensor = _LogLikelihood.apply(*arguments)  # type: ignore[no-untyped-call]
+        found: Tensor = _LogLikelihood.apply(*arguments)
         return found
 
 
