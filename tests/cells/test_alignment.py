@@ -182,13 +182,18 @@ BAD = {
         ("labels of the reference", "missing or empty for 3 of 30", "Remove"),
         cells=obs("label", lambda c: c.where(np.arange(60) > 2)),
     ),
-    "label empty": Bad(("missing or empty for 10 of 30",), cells=obs("label", lambda c: c.replace("A", ""))),
-    "label blank": Bad(("missing or empty for 10 of 30",), cells=obs("label", lambda c: c.replace("A", " \t"))),
+    "label empty": Bad(
+        ("missing or empty for 10 of 30",), cells=obs("label", lambda c: c.astype(object).replace("A", ""))
+    ),
+    "label blank": Bad(
+        ("missing or empty for 10 of 30",), cells=obs("label", lambda c: c.astype(object).replace("A", " \t"))
+    ),
     "no labels at all": Bad(
         ("missing or empty for 30 of 30",), cells=obs("label", lambda c: c.where(np.arange(60) > 29))
     ),
     "Unknown as a label": Bad(
-        ("10 cells are called 'Unknown'", "Rename"), cells=obs("label", lambda c: c.replace("B", "Unknown"))
+        ("10 cells are called 'Unknown'", "Rename"),
+        cells=obs("label", lambda c: c.astype(object).replace("B", "Unknown")),
     ),
     "one class": Bad(("all cells are 'A'", "at least 2 classes"), cells=obs("label", lambda c: "A")),
     "one reference cell": Bad(("the reference has 1 cell",), cells=rows(lambda c: np.arange(29, 60))),
