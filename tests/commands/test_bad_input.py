@@ -355,6 +355,18 @@ CASES = {
     "an outcome twice": Case(
         "plan TOY 'outcomes=[heldout/recall,heldout/recall]'", ("outcomes", "duplicate", "name each outcome once")
     ),
+    **{
+        f"{command} of query cells whose labels nobody knows": Case(
+            f"{command} TOY 'outcomes=[query/recall]' data.truth_key=null",
+            ("outcomes: query/recall", "'data.truth_key=...'", "leave the outcome out"),
+        )
+        for command in ("check", "plan", "run")
+    },
+    "query cells of which one query has no labels": Case(
+        "plan TOY 'outcomes=[query/precision]' data.truth_key=known",
+        ("outcomes: query/precision", "data.truth_key=known", "'q2 with 10 cells'", "Fill the column"),
+        change(lambda cells: cells.obs.insert(0, "known", ["A"] * 50 + [""] * 10)),
+    ),
     "no outcome": Case("plan TOY 'outcomes=[]'", ("outcomes", "at least 1 item")),
     "too deep to count": Case(
         "plan data=simulated space=tiny data.simulate.depth=1e12", ("data.simulate", "depth", "at most 1e+07")

@@ -57,7 +57,7 @@ def test_overrides_reach_their_place() -> None:
         (["data.queries.asis.thin=1.5"], ["data.queries.asis.thin", "1.5"]),
         # where a key belongs
         (["max_epochs=3"], ["max_epochs: is no known key. Did you mean 'scvi.max_epochs' or 'scanvi.max_epochs'?"]),
-        (["scanvi.n_hidden=3"], ["Did you mean 'scvi.n_hidden'?"]),
+        (["scanvi.n_hidden=3"], ["Did you mean 'scvi.n_hidden' or 'scanvi.extra."]),
         (["space.replicates={seed: 2, folds: 3}"], ["space.replicates.seed", "Did you mean 'seeds'?"]),
         (["data.queries.asis.thinn=1"], ["data.queries.asis.thinn", "Did you mean 'thin'?"]),
         (["tracking.x=1"], ["tracking.x: is no known key. Known there: uri, directory, port."]),
@@ -76,13 +76,16 @@ def test_overrides_reach_their_place() -> None:
         # what would be merged away in silence
         (["data.queries={}"], ["data.queries={}", "changes nothing", "'asis'", "'~data.queries.asis'"]),
         # levels and ranges
-        (["space.factors.query=[asis, shallow]"], ["space.factors.query", "'levels: [...]'", "found [asis, shallow]"]),
+        (
+            ["space.factors.budget=[epochs, steps]"],
+            ["space.factors.budget", "'levels: [...]'", "found [epochs, steps]"],
+        ),
         (["space.factors.query.levels=asis"], ["space.factors.query.levels", "a list", "found 'asis'"]),
         (
             ["space.factors.query.levels=[asis,null]"],
             ["levels.1: a level is a finite number, text, true", "found null"],
         ),
-        (["space.factors.query_cells.levels=[.nan,3]"], ["levels.0: a level is a finite number", "found '.nan'"]),
+        (["space.factors.query_cells.levels=[nan,3]"], ["levels.0: a level is a finite number", "found nan"]),
         (["space.factors.query_cells.low=3"], ["space.factors.query_cells", "both"]),
         (["root=[a]"], ["root: Input is not a valid path, found [a]."]),
     ],

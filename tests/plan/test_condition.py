@@ -1,11 +1,15 @@
 """Conditions: labels that are shuffled, and draws of query cells."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from study.cells.sources import query_names
 from study.errors import InputError
 from study.plan.condition import Condition
-from tests.made import pbmc, planned
+from study.plan.tree import plan_study
+from tests.made import pbmc, planned, study_of
 
 
 def test_shuffled_labels_are_the_same_labels_elsewhere() -> None:
@@ -42,3 +46,37 @@ def test_a_draw_is_a_factor_and_no_cause() -> None:
     assert any("luck of the draw" in note for note in made.notes)
     with pytest.raises(InputError, match="same trial"):
         planned("{query_draw: {levels: [0, 1]}, scanvi.max_epochs: {levels: [1, 2]}}")
+
+
+ON_QUERY = "outcomes=[query/recall,heldout/recall]"
+
+
+def test_an_outcome_on_query_cells_needs_their_labels_in_every_condition() -> None:
+    factors = "{query: {levels: [asis, shallow]}, query_cells: {levels: [2, 5]}}"
+    assert planned(factors, ON_QUERY).trials
+    whole = pbmc()
+    unknown = {**whole, "shallow": replace(whole["shallow"], truth=np.full_like(whole["shallow"].truth, -1))}
+    late = whole["asis"].truth.copy()
+    late[:2] = -1  # of the first two cells alone
+    foreign = np.full_like(late, len(whole["asis"].classes))  # labels that the reference lacks
+    config = study_of(factors, ON_QUERY)
+    for cells, words in (
+        (unknown, r"query/recall needs .*data.truth_key=bulk_labels.*'shallow with 2 cells', 'shallow with 5 cells'\."),
+        ({**whole, "asis": replace(whole["asis"], truth=late)}, "none: 'asis with 2 cells'. "),
+        ({**whole, "asis": replace(whole["asis"], truth=foreign)}, "'asis with 2 cells', 'asis with 5 cells'"),
+    ):
+        with pytest.raises(InputError, match=words):
+            plan_study(config, cells, query_names(config.data))
+        assert plan_study(study_of(factors), cells, query_names(config.data)).trials, "other outcomes are measured"
+    with pytest.raises(InputError, match="'none with 0 cells'.*leave them out of space.factors"):
+        planned("{query: {levels: [asis, none]}}", ON_QUERY)
+
+
+def test_which_cells_a_draw_takes_is_known_without_taking_them() -> None:
+    whole = pbmc()
+    of_draw = set(Condition("asis", 30, draw=1).take(whole["asis"]).names[-30:])
+    names = whole["asis"].names[whole["asis"].n_reference :]
+    truth = np.where([name in of_draw for name in names], -1, whole["asis"].truth).astype(np.int32)
+    config = study_of("{query_draw: {levels: [1, 2]}}", ON_QUERY, "query_cells=30")
+    with pytest.raises(InputError, match="none: 'asis with 30 cells'"):
+        plan_study(config, {**whole, "asis": replace(whole["asis"], truth=truth)}, query_names(config.data))

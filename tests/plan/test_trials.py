@@ -1,10 +1,11 @@
-"""Trials of controls: which they are, what they share with the table, and that they leave it alone."""
+"""Trials of random designs and of controls: what they are, what they share with the table, and what is refused."""
 
 import pytest
 
 from study.cells.sources import query_names
+from study.config.values import Level
 from study.errors import InputError
-from study.plan.trials import controls_of
+from study.plan.trials import controls_of, trials_of
 from tests.made import TWO_BY_TWO, controlled, controls_named, keys, planned, study_of
 
 ALL = ["none", "self", "surgery", "shuffled", "repeat", "logistic"]
@@ -85,3 +86,63 @@ def test_missing_controls_are_trained_and_a_logistic_regression_needs_no_stage()
 def test_bad_controls_are_refused(controls: list[str], overrides: list[str], words: str) -> None:
     with pytest.raises(InputError, match=words):
         controlled(controls, "{scanvi.max_epochs: {levels: [1, 2]}}", *overrides)
+
+
+def drawn(factor: str, points: int, name: str = "scvi.dropout_rate") -> list[Level]:
+    config = study_of(f"{{{name}: {factor}}}", design="random", points=points, replicates=1)
+    return [dict(trial.levels)[name] for trial in trials_of(config, query_names(config.data))]
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [
+        ("{type: uniform, low: 0.1, high: 0.10000000000000002}", "differ by more than rounding"),
+        ("{type: loguniform, low: 0.1, high: 0.10000000000000002}", "differ by more than rounding"),
+        ("{type: uniform, low: 0, high: 5.0e-324}", "differ by more than rounding"),
+        ("{type: uniform, low: 0.1, high: 0.1}", "low < high, found low: 0.1 and high: 0.1"),
+        ("{type: uniform, low: -1.0e+308, high: 1.0e+308}", "too wide"),
+        ("{type: uniform, low: 0.2, high: 1.5}", r"less than 1, found 1.49.* Its range is uniform from 0.2 to 1.5"),
+        ("{type: randint, low: 2, high: 5}", "less than 1, found 2. Its range is randint from 2 to 5: change it"),
+        ("{low: 0, high: 0.5}", "type: is missing"),
+        ("{type: uniform, low: 0, high: 0.5, levels: [0, 0.5]}", "here are both"),
+    ],
+)
+def test_a_range_that_nothing_can_be_drawn_from_is_refused(factor: str, words: str) -> None:
+    """Of ends that are next to each other a random design would have drawn for ever."""
+    with pytest.raises(InputError, match=words):
+        drawn(factor, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "factor", "words"),
+    [
+        ("scvi.n_latent", "{type: uniform, low: 2, high: 5}", "whole number, found 2.0.*'type: randint'"),
+        ("scvi.norm", "{type: randint, low: 0, high: 3}", "found 0.*'levels'"),
+        ("query", "{type: randint, low: 0, high: 3}", "'query' is named, not drawn from a range: give it 'levels'"),
+    ],
+)
+def test_a_setting_that_is_no_such_number_is_not_drawn_from_a_range(name: str, factor: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        drawn(factor, 3, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    [
+        ("scvi.dropout_rate", "{type: uniform, low: 0, high: 1}"),
+        ("scvi.dropout_rate", "{type: uniform, low: 0.1, high: 0.100001}"),
+        ("scanvi.classification_ratio", "{type: loguniform, low: 1.0e-300, high: 1.0e+300}"),
+        ("scanvi.classification_ratio", "{type: loguniform, low: 1.0e+300, high: 1.000002e+300}"),
+        ("scanvi.classification_ratio", "{type: uniform, low: 0, high: 1.0e-299}"),
+    ],
+)
+def test_what_a_range_holds_is_drawn_each_once(name: str, factor: str) -> None:
+    levels = drawn(factor, 2000, name)
+    assert len(set(levels)) == len(levels) == 2000
+
+
+def test_a_query_is_named_as_yaml_writes_it() -> None:
+    with pytest.raises(InputError, match="'True' is no query.*Quote a name such as 'yes'.*Queries are: asis"):
+        planned("{query: {levels: [yes, no]}}")
+    with pytest.raises(InputError, match=r"at least 2 queries, found \['asis'\]"):
+        planned("{query: {levels: all}}", "~data.queries.shallow", "~data.queries.skewed")
