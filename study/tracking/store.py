@@ -111,13 +111,14 @@ def cause_of(error: BaseException, tracking: Tracking) -> str:
 
 def reason(error: BaseException) -> str:
     """Return, in a line, what an error says; of one that sqlite or the system is behind, what those say."""
+    text = str(error)
     for cause in _causes(error):
-        if isinstance(cause, sqlite3.Error):
-            return str(cause)
         if isinstance(cause, OSError) and cause.strerror:
             return f"{cause.strerror}: {cause.filename}" if cause.filename else cause.strerror
-    told = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
-    line = told[1] if told else next(iter(str(error).splitlines()), type(error).__name__)
+        if isinstance(cause, sqlite3.Error):
+            text = str(cause)
+    told = re.search(r"\[Errno -?\d+\] ([^'\")]+)", text)
+    line = told[1] if told else next(iter(text.splitlines()), type(error).__name__)
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
 
 

@@ -24,10 +24,9 @@ def small() -> Scene:
 
 
 @pytest.fixture(scope="module")
-def shown(small: Scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shown(small: Scene, empty: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a store that shows two trials and a registered choice; tests only copy it."""
-    folder = tmp_path_factory.mktemp("shown") / "a disk, 50% full"
-    folder.mkdir()
+    folder = shutil.copytree(empty, tmp_path_factory.mktemp("shown") / "a disk, 50% full")
     (folder / "best.yaml").write_text("best")
     with projection_of(small, folder) as projection:
         for result in list(small.results.values())[:2]:
@@ -155,27 +154,38 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_database_that_cannot_be_used_is_moved_aside_and_made_anew(
-    name: str, small: Scene, shown: Path, tmp_path: Path
-) -> None:
-    """One message names the file and the remedy, and the remedy works: all trials are there again."""
+@pytest.fixture
+def own(shown: Path, tmp_path: Path) -> Path:
+    """The store in a folder of one's own, whole in its one file."""
     folder = shutil.copytree(shown, tmp_path / "own")
-    database = folder / "mlruns" / "mlflow.db"
-    for beside in database.parent.glob("mlflow.db-*"):
-        beside.unlink()
+    with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db")) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return folder
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_database_that_cannot_be_used_is_one_message_with_a_remedy(name: str, small: Scene, own: Path) -> None:
+    database = own / "mlruns" / "mlflow.db"
     change, said = BROKEN[name]
     change(database)
     with pytest.raises(InputError) as refused:
-        projection_of(small, folder)
+        projection_of(small, own)
     message = str(refused.value)
     assert message.startswith(f"{database}: ") and said in message
     assert "Move it aside; 'scanvi-study sync'" in message
-    assert "\n" not in message and "sqlalche.me" not in message
-    # MLflow keeps what it has opened, by its path: another process would not.
-    database = database.rename(folder / "aside").parent / "mlruns" / "mlflow.db"
-    anew = folder.rename(tmp_path / "anew")
-    with projection_of(small, anew) as projection:
+    assert "\n" not in message and "sqlalche.me" not in message and "SELECT" not in message
+
+
+def test_a_database_that_was_moved_aside_is_made_anew(small: Scene, own: Path, tmp_path: Path) -> None:
+    """With what a killed run has left of it lying there still."""
+    database = own / "mlruns" / "mlflow.db"
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("insert into experiment_tags values ('a', 'b', 0)")
+        connection.commit()
+        log = Path(f"{database}-wal").read_bytes()
+    database.rename(tmp_path / "aside.db")
+    (own / "mlruns" / "mlflow.db-wal").write_bytes(log)
+    with projection_of(small, own) as projection:
         for result in small.results.values():
             projection.project(result)
     assert not projection.behind
@@ -198,7 +208,7 @@ def test_files_where_folders_belong_and_the_other_way_round(small: Scene, tmp_pa
     (folder / "mlflow.db").symlink_to("/nowhere/mlflow.db")
     with pytest.raises(InputError, match=r"mlflow\.db: is a link to /nowhere/mlflow\.db, which is not there"):
         projection_of(small, folder.parent)
-    with pytest.raises(InputError, match=r"a%20b: MLflow opens no database"):
+    with pytest.raises(InputError, match=r"a%20b/mlruns: MLflow opens no database"):
         projection_of(small, tmp_path / "a%20b")
 
 

@@ -1,7 +1,6 @@
 """The projection: what MLflow shows of a study is what its results say, once, however often it is shown."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,12 @@ from mlflow.entities import Run
 
 from study.cells.prepared import class_names
 from study.config.composition import validate
-from study.config.study import Tracking
-from study.config.values import dump, written
+from study.config.values import dump
 from study.plan.stages import PlannedTrial
 from study.seeds import key_of
 from study.tracking.mirror import BATCH, Projection
 from study.tracking.slug import metric_name, slug
-from study.tracking.store import PARAM_LIMIT, open_store
+from study.tracking.store import PARAM_LIMIT
 from study.trials.record import Result
 from tests.scenes import VERSIONS, Scene, scene
 
@@ -51,20 +49,6 @@ def small() -> Scene:
 def _with_extra(settings: dict[str, Any]) -> dict[str, Any]:
     """Add what only scvi-tools knows, one level deeper than the other settings."""
     return {**settings, "scvi": {**settings["scvi"], "extra": {"encode_covariates": False}}}
-
-
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a store that holds nothing; to make its tables takes seconds."""
-    folder = tmp_path_factory.mktemp("empty")
-    open_store(Tracking(directory=folder / "mlruns")).search_experiments()
-    return folder
-
-
-@pytest.fixture
-def folder(empty: Path, tmp_path: Path) -> Path:
-    """A folder with a store of its own."""
-    return shutil.copytree(empty, tmp_path, dirs_exist_ok=True)
 
 
 def projection_of(study: Scene, folder: Path) -> Projection:

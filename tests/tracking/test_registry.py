@@ -13,12 +13,12 @@ from study.tracking.registry import register
 from tests.scenes import scene
 
 
-def test_equal_files_are_one_registered_version_and_best_is_the_latest(tmp_path: Path) -> None:
+def test_equal_files_are_one_registered_version_and_best_is_the_latest(folder: Path) -> None:
     study = scene(replicates=2)
     values = dump(study.config)
-    values["tracking"]["directory"] = str(tmp_path / "mlruns")
+    values["tracking"]["directory"] = str(folder / "mlruns")
     projection = Projection(validate(values), study.plan, class_names(study.cells))
-    best = tmp_path / "best.yaml"
+    best = folder / "best.yaml"
     said = []
     for text in ("one", "one", "two", "one"):
         best.write_text(text)
@@ -33,8 +33,8 @@ def test_equal_files_are_one_registered_version_and_best_is_the_latest(tmp_path:
     assert run.data.metrics == {"heldout/macro_recall": 0.5}
     assert run.data.tags["mlflow.parentRunId"] == projection.parent
     assert version.source == f"{run.info.artifact_uri}/model"
-    folder = Path(projection.client.download_artifacts(version.run_id, "model", str(tmp_path)))
-    assert (folder / "models" / "first" / "best.yaml").read_text() == "one"
-    (tmp_path / "mlruns" / "mlflow.db").write_bytes(b"no database")
+    kept = Path(projection.client.download_artifacts(version.run_id, "model", str(folder)))
+    assert (kept / "models" / "first" / "best.yaml").read_text() == "one"
+    (folder / "mlruns" / "mlflow.db").write_bytes(b"no database")
     with pytest.raises(WritingError, match=r"mlflow\.db: is damaged.*not registered"):
         register(projection, {}, {}, "", {"best.yaml": best})
