@@ -50,7 +50,7 @@ class Printer:
     def see(self, part: sp.csr_matrix) -> None:
         """Take the fingerprints of cells by their canonical counts, shape (any number of cells, n_genes)."""
         whole = sp.csr_matrix((part.data.astype(np.uint64), part.indices, part.indptr), shape=part.shape)
-        self._values.append(whole @ self._weights)
+        self._values.append(np.asarray(whole @ self._weights))
         self._genes.append(np.diff(part.indptr))
 
     def prints(self, names: np.ndarray) -> Prints:
