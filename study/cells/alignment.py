@@ -59,7 +59,7 @@ def read_source(config: DataConfig) -> tuple[Source | None, Findings]:
         return None, findings
     again = repeated(sheets, is_reference, config)
     counts, genes, prints = join(config, sheets, shared, is_reference, again, findings)
-    if again.any():
+    if config.source == "combined" and len(sheets) > 1:
         texts = {"labels": label, "batches": batch}
         findings.problems.extend(unequal_references(sheets, is_reference, prints, texts))
     if findings.problems:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,15 +88,29 @@ def write(parts: Iterable[sp.csr_matrix], data: IO[bytes], indices: IO[bytes], i
     return np.concatenate(sizes)
 
 
-def spool(parts: Iterable[sp.csr_matrix], n_columns: int) -> sp.csr_matrix:
+def spool(parts: Iterable[sp.csr_matrix], n_columns: int, size: int = 0) -> sp.csr_matrix:
     """Put the rows of canonical CSR matrices together in temporary files without names, as float32.
+
+    Parameters
+    ----------
+    parts
+        The matrices.
+    n_columns
+        Their number of columns.
+    size
+        How many values they have at most, if it is known: where there is no room, it says how much is needed.
 
     Returns
     -------
     A matrix over the read-only, memory-mapped files: the system may take their memory back at any time, and they are
     gone with the matrix. They are in the folder for temporary files (TMPDIR).
+
+    Raises
+    ------
+    InputError
+        If there is no room for them.
     """
-    with _room(), TemporaryFile() as data, TemporaryFile() as indices, TemporaryFile() as wide:
+    with _room(size), TemporaryFile() as data, TemporaryFile() as indices, TemporaryFile() as wide:
         indptr = pointers(write(parts, data, indices, np.int32))
         narrow = _mapped(indices, np.int32)
         if indptr.dtype != np.int32:
@@ -108,19 +121,19 @@ def spool(parts: Iterable[sp.csr_matrix], n_columns: int) -> sp.csr_matrix:
 
 
 @contextmanager
-def _room() -> Iterator[None]:
-    """Say where there is no room for temporary files, and how to name another place."""
+def _room(size: int) -> Iterator[None]:
+    """Say where there is no room for temporary files of so many values, and how to name another place."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         folder = gettempdir()
-        free = shutil.disk_usage(folder).free / 2**20
+        needed = size * (DATA.itemsize + (4 if size <= MOST else 12)) / 2**20
         raise InputError(
-            f"{folder}: no room for the counts while they are prepared ({error.strerror}; {free:,.0f} MiB are free, 8 "
-            "bytes for each count above 0 are needed, twice where data.genes is a number). Make room, or name another "
-            "folder with TMPDIR=..."
+            f"{folder}: no room for the counts while they are prepared ({error.strerror})."
+            f"{f' They need up to {needed:,.1f} MiB.' if size else ''} Make room, or name another folder for temporary "
+            "files with TMPDIR=... before the command."
         ) from error
 
 

@@ -9,11 +9,12 @@ from study.cells.findings import Findings
 from study.cells.genes import name_genes
 from study.cells.sheet import Sheet, named
 from study.config import DataConfig
-from study.errors import InputError, few
+from study.errors import InputError, few, nearest
 
 
 def with_counts(sheet: Sheet, config: DataConfig, findings: Findings) -> Sheet | None:
-    """Check names and values; return the sheet with its matrix as `Counts`."""
+    """Check names and values; return the sheet with its matrix as a `CountMatrix`, None if it cannot be used at all."""
+    _say_unread(sheet, config, findings)
     sheet = name_genes(sheet, config, findings.warnings)
     for what, names, mend in (("cell", sheet.obs.index, "obs"), ("gene", sheet.genes, "var")):
         if twice := names[names.duplicated()].unique().astype(str).tolist():
@@ -21,58 +22,90 @@ def with_counts(sheet: Sheet, config: DataConfig, findings: Findings) -> Sheet |
                 f"{sheet.where}: {len(twice):,} {what} names occur more than once ({few(twice)}). "
                 f"Expected unique ones; `adata.{mend}_names_make_unique()` makes them so, where the {what}s do differ."
             )
-    for key, why in sheet.unread.items():
-        findings.warnings.append(f"{sheet.where}: the column {key!r} of obs cannot be read ({why}): left out.")
-    where = f"{sheet.where}: {named(config.layer)}"
+    if sheet.matrix is None:
+        findings.problems.append(_without_matrix(sheet, config))
+        return None
     if 0 in sheet.matrix.shape:
         findings.problems.append(
             f"{sheet.where}: has {sheet.matrix.shape[0]:,} cells and {sheet.matrix.shape[1]:,} genes."
         )
         return None
-    counts = CountMatrix(sheet.matrix)
     try:
-        judged = judge(counts, lambda: _as_in_x(counts, sheet))
+        counts = _counts(sheet, config, findings)
     except ValueError as error:
-        findings.problems.append(f"{where} cannot be used: {error}. Expected raw counts.")
+        findings.problems.append(
+            f"{sheet.where}: {named(config.layer)} cannot be used: {error}. Expected raw counts.{_where_counts(sheet)}"
+        )
         return None
     except InputError as error:
         findings.problems.append(str(error))
         return None
-    wrong = judged.problem
-    if judged.rounded:
-        findings.warnings.append(f"{where}: {judged.rounded:,} values are whole numbers but for rounding: rounded.")
-        counts = replace(counts, rounded=True)
-    if wrong is not None and config.restore_counts and all(restore(part).exact.all() for part in counts):
+    return None if sheet.genes.has_duplicates else replace(sheet, matrix=counts)
+
+
+def _counts(sheet: Sheet, config: DataConfig, findings: Findings) -> CountMatrix:
+    """The counts of a sheet; where it has none, a problem."""
+    where = f"{sheet.where}: {named(config.layer)}"
+    counts = CountMatrix(sheet.matrix)
+    judged = judge(counts, lambda: _alias(counts, sheet, config.layer))
+    counts = replace(counts, size=judged.size)
+    if judged.problem is None:
+        if judged.rounded:
+            findings.warnings.append(
+                f"{where}: {judged.rounded:,} values are whole numbers but for rounding (by 0.001 at most): rounded."
+            )
+        return replace(counts, rounded=judged.rounded > 0)
+    if config.restore_counts and all(restore(part).exact.all() for part in counts):
         findings.warnings.append(f"{where}: raw counts restored from log1p values, exact in every cell.")
-        counts, wrong = replace(counts, restored=True), None
-    if wrong is not None:
-        findings.problems.append(f"{where} {wrong}{_where_counts_are(sheet)}")
-    if sheet.genes.has_duplicates:
-        return None
-    return replace(sheet, matrix=counts)
+        return replace(counts, restored=True)
+    findings.problems.append(f"{where} {judged.problem}{_where_counts(sheet)}")
+    return counts
 
 
-def _as_in_x(counts: CountMatrix, sheet: Sheet) -> bool:
-    """Whether X holds the very values of this matrix, another one."""
-    if "null" not in sheet.others:
-        return False
-    other = CountMatrix(sheet.others["null"]())
-    return other.matrix.shape == counts.matrix.shape and all(
-        abs(one - two).nnz == 0 for one, two in zip(counts, other, strict=True)
-    )
+def _say_unread(sheet: Sheet, config: DataConfig, findings: Findings) -> None:
+    """Warn of columns that cannot be read and are not needed; those that are needed are told where they are read."""
+    needed = {f"obs[{key!r}]" for key in (config.dataset_key, config.labels_key, config.truth_key, config.batch_key)}
+    names = f"var[{config.gene_names!r}]"
+    for column, why in sheet.unread.items():
+        if column == names:
+            findings.problems.append(f"{sheet.where}: {column} (data.gene_names) cannot be read: {why}")
+        elif column not in needed:
+            findings.warnings.append(f"{sheet.where}: {column} cannot be read, and is left out: {why}")
 
 
-def _where_counts_are(sheet: Sheet) -> str:
+def _without_matrix(sheet: Sheet, config: DataConfig) -> str:
+    """Say that a file lacks the matrix that is asked for, and what it has."""
+    layer, others = config.layer, list(sheet.others)
+    missing = "no X." if layer is None else f"no layer {layer!r} (data.layer).{nearest(layer, others)}"
+    has = ", ".join(f"{named(None if other == 'null' else other)} (data.layer={other})" for other in others)
+    return f"{sheet.where}: has {missing} It has: {has or 'no matrix'}.{_where_counts(sheet)}"
+
+
+def _alias(counts: CountMatrix, sheet: Sheet, layer: str | None) -> str | None:
+    """Name the matrix that holds the very values of this one: X, if this is a layer, or a layer, if this is X."""
+    for other in [name for name in sheet.others if (name == "null") == (layer is not None) and name != "raw"]:
+        try:
+            values = CountMatrix(sheet.others[other]())
+            if values.matrix.shape == counts.matrix.shape and all(
+                abs(one - two).nnz == 0 for one, two in zip(counts, values, strict=True)
+            ):
+                return named(None if other == "null" else other)
+        except (ValueError, InputError):  # whatever it is, it is not the same
+            continue
+    return None
+
+
+def _where_counts(sheet: Sheet) -> str:
     """Say which other matrices of the file hold raw counts, in a sentence."""
-    counts, unread = [], []
+    found, unread = [], []
     for layer, opened in sheet.others.items():
         try:
             if judge(CountMatrix(opened())).problem is None:
-                counts.append(f"data.layer={layer}")
+                found.append(layer)
         except (ValueError, InputError):
             unread.append(layer)
-    if counts:
-        return f" Raw counts are in this file: {' or '.join(counts)}."
-    looked = [layer for layer in sheet.others if layer not in unread]
-    found = f" None of its other matrices has raw counts ({few(looked)})." if looked else ""
-    return found + (f" Cannot be read: {few(unread)}." if unread else "")
+    if found:
+        return f" Raw counts are in this file: say {' or '.join(f'data.layer={layer}' for layer in found)}."
+    looked = [named(None if layer == "null" else layer) for layer in sheet.others if layer not in unread]
+    none = f" No raw counts are in {' or '.join(looked)} either." if looked else ""
+    return none + (f" Cannot be read: {few(unread)}." if unread else "")

@@ -35,11 +35,14 @@ class CountMatrix:
         Whether log1p of its values is undone (see `restore`).
     rounded
         Whether values are rounded to whole numbers.
+    size
+        Number of its values other than 0, where it is known.
     """
 
     matrix: Any
     restored: bool = False
     rounded: bool = False
+    size: int = 0
 
     def __iter__(self) -> Iterator[sp.csr_matrix]:
         """Go through the rows; raise `ValueError` as `as_csr` does."""
@@ -76,21 +79,22 @@ def as_csr(matrix: Any) -> sp.csr_matrix:
 
 @dataclass(frozen=True)
 class Judged:
-    """What values are: why they are no raw counts and what to do (None if they are), and how many need rounding."""
+    """What values are: why no raw counts and what to do (None if they are), how many, how many need rounding."""
 
     problem: str | None
+    size: int
     rounded: int = 0
 
 
-def judge(counts: Iterable[sp.csr_matrix], aliased: Callable[[], bool] = lambda: False) -> Judged:
+def judge(counts: Iterable[sp.csr_matrix], alias: Callable[[], str | None] = lambda: None) -> Judged:
     """Judge whether values are raw counts: non-negative integers, if only after rounding by `ROUNDING`.
 
     Parameters
     ----------
     counts
         Canonical CSR matrices of some rows each, shape (n_cells, n_genes) together; can be gone through repeatedly.
-    aliased
-        Asked where values look like log1p of counts: whether X and the layer hold the same.
+    alias
+        Asked where values look like log1p of counts: which other matrix holds the same values, if X and a layer do.
     """
     size, least, greatest = 0, np.inf, -np.inf
     broken, negative, fractional, uneven = _Kind(), _Kind(), _Kind(), _Kind()
@@ -99,34 +103,46 @@ def judge(counts: Iterable[sp.csr_matrix], aliased: Callable[[], bool] = lambda:
         finite = np.isfinite(values)
         broken.add(values, ~finite)
         negative.add(values, values < 0)
-        with np.errstate(invalid="ignore"):  # infinite values have been seen to already
+        with np.errstate(invalid="ignore"):  # infinite ones are told of before
             off = np.abs(values - np.rint(values))
         fractional.add(values, off > ROUNDING)
         uneven.add(values, off > 0)
         size += values.size
         least, greatest = min(least, values.min(initial=np.inf)), max(greatest, values.max(initial=-np.inf))
+    return Judged(
+        _problem(counts, alias, size, (least, greatest), (broken, negative, fractional, uneven)), size, uneven.number
+    )
+
+
+def _problem(
+    counts: Iterable[sp.csr_matrix],
+    alias: Callable[[], str | None],
+    size: int,
+    limits: tuple[float, float],
+    kinds: tuple[_Kind, ...],
+) -> str | None:
+    (least, greatest), (broken, negative, fractional, uneven) = limits, kinds
     if broken.number:
-        return Judged(
+        return (
             f"has {broken.number:,} values that are not finite (such as {broken.example}). "
             "Expected counts; count again."
         )
     if size == 0:
-        return Judged("holds no value above 0. Expected counts of molecules or reads.")
-    if negative.number:
-        return Judged(
+        return "holds no value above 0. Expected counts of molecules or reads."
+    if negative.number and least < -ROUNDING:
+        return (
             f"has negative values (such as {least:g}; {negative.number / size:.1%} of those other than 0), as after "
             "scaling to unit variance. Expected non-negative integers; name the layer with raw counts, data.layer=..."
         )
-    if fractional.number:
-        share = f"{fractional.number / size:.1%} of those above 0"
-        found = f"has values that are no integers (such as {fractional.example:.6g}; {share})."
-        looks_like = _normalised(counts, aliased) if greatest <= LARGEST_LOG else None
-        return Judged(f"{found} {looks_like or NAME_THE_LAYER}")
+    odd = uneven if greatest < 0.5 else fractional  # all of them would be rounded to 0
+    if odd.number:
+        share = f"{odd.number / size:.1%} of those above 0"
+        found = f"has values that are no integers (such as {odd.example:.6g}; {share})."
+        looks_like = _normalised(counts, alias) if greatest <= LARGEST_LOG else None
+        return f"{found} {looks_like or NAME_THE_LAYER}"
     if greatest > LARGEST_COUNT:
-        return Judged(
-            f"has a value of {greatest:.0f}; a count above {LARGEST_COUNT:,} is none, and float32 cannot hold it."
-        )
-    return Judged(None, uneven.number)
+        return f"has a value of {greatest:.0f}; a count above {LARGEST_COUNT:,} is none, and float32 cannot hold it."
+    return None
 
 
 @dataclass
@@ -143,7 +159,7 @@ class _Kind:
         self.number += number
 
 
-def _normalised(counts: Iterable[sp.csr_matrix], aliased: Callable[[], bool]) -> str | None:
+def _normalised(counts: Iterable[sp.csr_matrix], alias: Callable[[], str | None]) -> str | None:
     """Say that values look like log1p, and the way back from it; None if they do not."""
     total = normalised_to(counts)
     exact = np.concatenate([restore(part).exact for part in counts])
@@ -151,11 +167,11 @@ def _normalised(counts: Iterable[sp.csr_matrix], aliased: Callable[[], bool]) ->
     if total is None and exact[filled].mean() < 0.5:
         return None
     message = f"These look like log1p of counts normalised to {'one total' if total is None else f'{total:,.0f}'}"
-    if aliased():
+    if same := alias():
         message += (
-            ", and X holds the same: usually `a.X = a.layers['counts']` followed by `normalize_total` and `log1p`, "
-            "which overwrites the layer, because both names hold the same matrix. Write `a.X = "
-            "a.layers['counts'].copy()` and make the file again"
+            f", and {same} holds the same: usually `a.X = a.layers['counts']` followed by `normalize_total` and "
+            "`log1p`, which overwrites the layer, because both names hold the same matrix. Write "
+            "`a.X = a.layers['counts'].copy()` and make the file again"
         )
     else:
         message += ". Expected raw counts: name what has them with data.layer=..., or make the file again"

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from anndata.io import read_elem, sparse_dataset
 
-from study.cells.sheet import File, Sheet, named
-from study.cells.unreadable import EXPECTED, check_file, opened, probe, said
-from study.errors import InputError, nearest
+from study.cells.sheet import Sheet, named
+from study.cells.unreadable import EXPECTED, check_file, missing_filters, opened, probe, said
+from study.errors import InputError
 
 NO_LAYER, RAW = "null", "raw"  # what data.layer calls X, and .raw where no layer is called so
 
@@ -51,7 +51,7 @@ def open_h5ad(path: Path, layer: str | None, matrix: bool = True) -> Sheet:
     Raises
     ------
     InputError
-        If the file is missing, cannot be read, is no h5ad, or lacks the layer.
+        If the file is missing, cannot be read, or is no h5ad. Where it lacks the layer, the sheet has no matrix.
     """
     check_file(path)
     probe(path)
@@ -60,20 +60,19 @@ def open_h5ad(path: Path, layer: str | None, matrix: bool = True) -> Sheet:
             raise InputError(f"{path}: is no h5ad, for it has no {' and no '.join(missing)}. {EXPECTED}")
         if not isinstance(file["obs"], h5py.Group):
             raise InputError(f"{path}: an anndata before 0.7 wrote it. Read it with anndata and write it again.")
-        obs, unread = _frame(file, "obs")
-        var, _ = _frame(file, "var" if layer != RAW or RAW in file.get("layers", ()) else "raw/var")
         elements = _elements(file)
-        values = _matrix(path, file[_chosen(elements, layer, path)]) if matrix else None
+        chosen = elements.pop(layer or NO_LAYER, None)
+        obs, unread = _frame(file, "obs")
+        var, more = _frame(file, "raw/var" if chosen == "raw/X" else "var")
+        values = _matrix(path, file[chosen]) if matrix and chosen else None
     shape = getattr(values, "shape", None)
-    if matrix and shape != (len(obs), len(var)):
+    if values is not None and shape != (len(obs), len(var)):
         raise InputError(
             f"{path}: {named(layer)} has shape {shape}, expected {len(obs):,} cells x {len(var):,} genes. "
             "Write it again."
         )
-    others = {name: partial(_read, path, element) for name, element in elements.items() if name != (layer or NO_LAYER)}
-    return Sheet(
-        str(path), obs, pd.Index(var.index), values, others if matrix else {}, var, unread, File(path, obs, var)
-    )
+    others = {name: partial(_read, path, element) for name, element in elements.items()}
+    return Sheet(str(path), obs, pd.Index(var.index), values, others, var, unread | more)
 
 
 def _read(path: Path, element: str) -> Any:
@@ -82,7 +81,7 @@ def _read(path: Path, element: str) -> Any:
 
 
 def _frame(file: h5py.File, name: str) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Read obs or var, and say which of its columns cannot be read and why; the index must be.
+    """Read obs or var; name its columns that cannot be read, and why. The index must be.
 
     Codes whose names lie elsewhere in the file, as converters from R leave them, get these.
     """
@@ -97,18 +96,19 @@ def _frame(file: h5py.File, name: str) -> tuple[pd.DataFrame, dict[str, str]]:
         if isinstance(names, h5py.Dataset) and names.ndim == 1 and codes.max(initial=-1) < len(names):
             texts = names.asstr() if h5py.check_string_dtype(names.dtype) else names
             frame[key] = np.array([*map(str, texts[()]), None], dtype=object)[codes]
-    return frame, unread
+    part = name.rpartition("/")[2]
+    return frame, {f"{part}[{key!r}]": why for key, why in unread.items()}
 
 
 def _column_by_column(group: h5py.Group) -> tuple[pd.DataFrame, dict[str, str]]:
-    index = group.attrs["_index"]
+    index = pd.Index(read_elem(group[group.attrs["_index"]]))
     columns, unread = {}, {}
     for key in group.attrs["column-order"]:
         try:
-            columns[key] = pd.Series(read_elem(group[key]))
+            columns[key] = pd.Series(read_elem(group[key])).set_axis(index)  # a column of another length cannot be read
         except Exception as error:
-            unread[key] = said(error)
-    return pd.DataFrame(columns).set_axis(pd.Index(read_elem(group[index]))), unread
+            unread[key] = (missing_filters(group[key]) if key in group else "") or said(error)
+    return pd.DataFrame(columns, index=index), unread
 
 
 def _matrix(path: Path, element: h5py.Group | h5py.Dataset) -> Any:
@@ -133,12 +133,3 @@ def _elements(file: h5py.File) -> dict[str, str]:
     found = {NO_LAYER: "X"} if "X" in file else {}
     found |= {RAW: "raw/X"} if "raw/X" in file and "raw/var" in file else {}
     return found | {name: f"layers/{name}" for name in file.get("layers", ())}
-
-
-def _chosen(elements: dict[str, str], layer: str | None, path: Path) -> str:
-    wanted = layer or NO_LAYER
-    if wanted in elements:
-        return elements[wanted]
-    missing = "no X" if layer is None else f"no layer {layer!r} (data.layer).{nearest(layer, list(elements))}"
-    has = ", ".join(named(None if name == NO_LAYER else name) + f" (data.layer={name})" for name in elements)
-    raise InputError(f"{path}: has {missing} It has: {has or 'no matrix'}. Choose one with data.layer=...")

@@ -47,12 +47,12 @@ def join(
     shared genes.
     """
     printer = Printer(len(genes))
-    counts = spool(_once(sheets, genes, again, printer), len(genes))
+    counts = spool(_once(sheets, genes, again, printer), len(genes), sum(sheet.matrix.size for sheet in sheets))
     is_reference = is_reference[~again]
     if config.genes != "all":
         chosen = _variable(counts[np.flatnonzero(is_reference)], config.genes, findings)
         genes = genes[chosen]
-        counts = spool(_columns(Rows.all(counts), np.flatnonzero(chosen)), len(genes))
+        counts = spool(_columns(Rows.all(counts), np.flatnonzero(chosen)), len(genes), counts.nnz)
     names = np.concatenate([sheet.obs.index.to_numpy(dtype=str) for sheet in sheets])
     return counts, genes.to_numpy(dtype=str), printer.prints(names)
 

@@ -142,14 +142,14 @@ def _shared(cells: Prints, codes: np.ndarray, names: np.ndarray, used: set[str])
     several = np.flatnonzero(pd.Index(cells.values).duplicated(keep=False) & np.isin(names, list(used))[codes])
     table = pd.DataFrame({"value": cells.values[several], "code": codes[several], "name": cells.names[several]})
     once = table.drop_duplicates(["value", "code"])
-    pairs = once.merge(once, on="value", suffixes=("", "_there"))
-    found: list[Any] = list(pairs[pairs["code"] < pairs["code_there"]].groupby(["code", "code_there"]))
+    pairs = once.merge(once, on="value", suffixes=("", "_there")).query("code < code_there")
+    found = [both for _, both in pairs.groupby(["code", "code_there"])]
     warnings = [
-        f"queries {names[int(one)]!r} and {names[int(other)]!r} share {len(both):,} cells (same counts; such as "
-        f"{both['name'].iloc[0]!r}, there {both['name_there'].iloc[0]!r})."
-        for (one, other), both in found[:PAIRS]
+        f"queries {names[both['code'].iloc[0]]!r} and {names[both['code_there'].iloc[0]]!r} share {len(both):,} cells "
+        f"(same counts; such as {both['name'].iloc[0]!r}, there {both['name_there'].iloc[0]!r})."
+        for both in found[:PAIRS]
     ]
-    return warnings + ([f"so do {len(found) - PAIRS:,} more pairs of queries."] if len(found) > PAIRS else [])
+    return warnings + ([f"{len(found) - PAIRS:,} more pairs of queries share cells."] if len(found) > PAIRS else [])
 
 
 def _twice(cells: Prints, label: np.ndarray) -> list[str]:

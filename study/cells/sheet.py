@@ -28,15 +28,13 @@ class Sheet:
     Attributes
     ----------
     obs, genes, matrix
-        Annotation of cells, names of genes, and a matrix to slice by rows.
+        Annotation of cells, names of genes, and a matrix to slice by rows; None if the file lacks the wanted one.
     others
         The other matrices of the file, by the `data.layer` that names them (X: 'null'), each read when it is asked for.
     var
         Annotation of genes, where there is any; its index has their names as they are in the file.
     unread
-        Columns of obs that cannot be read, and why.
-    file
-        What it was read from, if that is a file: it stays as it is, whatever is done to the rest.
+        Columns that cannot be read, such as "obs['label']", and why.
     """
 
     where: str
@@ -50,10 +48,10 @@ class Sheet:
 
     def column(self, key: str, option: str) -> pd.Series:
         """Return a column of obs; raise `InputError` naming its nearest neighbour if there is none."""
-        if key in self.unread:
+        if (why := self.unread.get(f"obs[{key!r}]")) is not None:
             raise InputError(
-                f"{self.where}: the column {key!r} of obs (data.{option}) cannot be read ({self.unread[key]}). "
-                "Write it again, or choose another with data." + f"{option}=..."
+                f"{self.where}: obs[{key!r}] (data.{option}) cannot be read: {why} Write it again, or choose another "
+                f"column with data.{option}=..."
             )
         if key not in self.obs.columns:
             names = [str(name) for name in self.obs.columns]

@@ -72,7 +72,7 @@ def plain_queries(config: DataConfig) -> dict[str, tuple[str, ...]]:
     every = datasets(config)
     found = {}
     for name in own_queries(config):
-        spec = config.queries.get(name, QuerySpec.model_validate({"of": name}))
+        spec = config.queries.get(name) or QuerySpec.model_validate({"of": name})
         if not spec.altered:
             found[name] = every if spec.of is None else (spec.of,) if isinstance(spec.of, str) else spec.of
     return found or {"all": every}
@@ -152,20 +152,20 @@ def _opened(config: DataConfig, findings: Findings) -> Iterator[Sheet]:
     else:
         for dataset, path in source_files(config).items():
             try:
-                sheet = open_h5ad(path, config.layer)
-                yield replace(sheet, obs=sheet.obs.assign(**_named(sheet, dataset, config)))
+                yield _with_dataset(open_h5ad(path, config.layer), dataset, config)
             except InputError as error:
                 findings.problems.append(str(error))
 
 
-def _named(sheet: Sheet, dataset: str, config: DataConfig) -> dict[str, Any]:
-    """The column of datasets where the configuration names it: of a whole file, or of all but its reference."""
+def _with_dataset(sheet: Sheet, dataset: str, config: DataConfig) -> Sheet:
+    """Say of which dataset cells are where the configuration does: of a whole file, or of all but its reference."""
     if config.source == "separate":
-        return {config.dataset_key: dataset}
+        return replace(sheet, obs=sheet.obs.assign(**{config.dataset_key: dataset}))
     if not isinstance(config.path, dict):
-        return {}
+        return sheet
     values = spelled(_dataset(sheet, config), config)
-    return {config.dataset_key: np.where(np.isin(values, ["", *reference_values(config)]), values, dataset)}
+    said = np.isin(values, ["", *reference_values(config)])
+    return replace(sheet, obs=sheet.obs.assign(**{config.dataset_key: np.where(said, values, dataset)}))
 
 
 def source_files(config: DataConfig) -> dict[str, Path]:

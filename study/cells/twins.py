@@ -152,7 +152,8 @@ def make_query(source: Source, config: DataConfig, name: str) -> Twin:
     counts = Rows(source.counts, rows)
     if keep is not None and keep < 1:
         random = generator(config.seed, "thin")
-        counts = Rows.all(spool((thin(part, keep, random) for part in counts), len(source.genes)))
+        thinned = (thin(part, keep, random) for part in counts)
+        counts = Rows.all(spool(thinned, len(source.genes), int(counts.sizes.sum())))
     filled = np.flatnonzero(counts.sizes)
     _check_enough(name, len(filled), "cells with any count left after thinning")
     return Twin(rows[filled], replace(counts, rows=counts.rows[filled]), emptied=len(rows) - len(filled))
