@@ -3,7 +3,6 @@ from .composition import compose as compose
 from .composition import load as load
 from .composition import load_stored as load_stored
 from .composition import packaged_home as packaged_home
-from .composition import validate as validate
 from .data import DataConfig as DataConfig
 from .data import QuerySpec as QuerySpec
 from .data import SimulateConfig as SimulateConfig

@@ -52,7 +52,9 @@ def cells_on(cells: Cells, device: torch.device) -> OnDevice:
     """Copy cells to a device, for members whatever they hold out."""
     room = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 2**62
     place = label_order(cells.classes, UNLABELLED)
-    labels = np.zeros(cells.counts.shape[0], dtype=np.int64)  # nobody asks for those of the query, or of cells without one
+    labels = np.zeros(
+        cells.counts.shape[0], dtype=np.int64
+    )  # nobody asks for those of the query, or of cells without one
     labels[: cells.n_reference] = np.array([place.index(name) for name in cells.classes])[cells.labels]
     # Without those that do not occur, as in `joint_anndata`.
     there = sorted(cells.batches[code] for code in np.unique(cells.batch))

@@ -55,7 +55,9 @@ def probe(model: SCANVI, cells: Cells, parts: Split, adata: AnnData | None = Non
     unlabelled = parts.train.size - parts.labelled.size
     found: dict[str, Any] = {"unlabelled_share": unlabelled / parts.train.size if adata is None else 1.0}
     if query.size > 1:
-        latent = {name: _latent(model, adata, rows) for name, rows in (("reference", parts.reference), ("query", query))}
+        latent = {
+            name: _latent(model, adata, rows) for name, rows in (("reference", parts.reference), ("query", query))
+        }
         found["latent_distance"] = energy_distance(latent["reference"], latent["query"])
     if any(isinstance(part, torch.nn.BatchNorm1d) for part in model.module.modules()):
         with _reestimated(model, adata, parts.reference):

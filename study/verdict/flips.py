@@ -97,9 +97,7 @@ def find_flips(plan: Plan, results: Mapping[str, Result], read: ReadPredictions,
         for point, key in group.items():
             if point != baseline:
                 other = _called(read(key))
-                _of(tallies, point_words(point), cells).add(
-                    base, other, labelled, len(cells.classes)
-                )
+                _of(tallies, point_words(point), cells).add(base, other, labelled, len(cells.classes))
         if settings in before:
             both = labelled & ~(base.held_out | before[settings].held_out)
             _of(tallies, REPLICATE, cells).add(before[settings], base, both, len(cells.classes))

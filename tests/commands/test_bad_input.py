@@ -271,7 +271,9 @@ CASES = {
     "a label put under two names": Case(
         "plan TOY 'data.labels={T: [A], U: [B, A]}'", ("data: labels puts 'A' under 'T' and under 'U': choose one",)
     ),
-    "a label put under nothing": Case("plan TOY 'data.labels={T: A}'", ("data.labels.T: ", "a list [value, ...]", "found 'A'")),
+    "a label put under nothing": Case(
+        "plan TOY 'data.labels={T: A}'", ("data.labels.T: ", "a list [value, ...]", "found 'A'")
+    ),
     "only one query": Case(
         "plan data=separate space=tiny data.reference=toy.h5ad 'data.query_paths={a: other.h5ad}'",
         ("space.factors.query", "at least 2 queries", "['a']", "name more queries"),

@@ -68,7 +68,7 @@ def test_an_outcome_on_query_cells_needs_their_labels_in_every_condition() -> No
         with pytest.raises(InputError, match=words):
             plan_study(config, cells, query_names(config.data))
         assert plan_study(study_of(factors), cells, query_names(config.data)).trials, "other outcomes are measured"
-    with pytest.raises(InputError, match="'none with 0 cells'.*leave them out of space.factors"):
+    with pytest.raises(InputError, match=r"'none with 0 cells'.*leave them out of space\.factors"):
         planned("{query: {levels: [asis, none]}}", ON_QUERY)
 
 

@@ -12,7 +12,7 @@ from mlflow.entities import Run
 
 from study.cells.prepared import class_names
 from study.config.composition import validate
-from study.config.values import dump
+from study.config.values import dump, written
 from study.plan.stages import PlannedTrial
 from study.seeds import key_of
 from study.tracking.mirror import BATCH, Projection
