@@ -15,7 +15,7 @@ import typer
 from rich.markup import escape
 
 from study.commands.facts import analysis_facts, outcome_facts, plan_facts
-from study.commands.options import Debug, Versions
+from study.commands.options import Calibrate, Config, Debug, Detach, Into, Json, Pilot, Registered, Versions
 from study.commands.progress import progress
 from study.commands.refusal import nothing_left_if_refused
 from study.commands.terminal import (
@@ -48,20 +48,6 @@ app = typer.Typer(
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="e.g. data=forum scvi.n_latent=30", autocompletion=completions),
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, all else on standard error.")]
-Pilot = Annotated[str | None, typer.Option("--pilot", help="Take chance from this earlier study.")]
-Calibrate = Annotated[bool, typer.Option("--calibrate", help="Train some steps to tell how long a run takes.")]
-Detach = Annotated[bool, typer.Option("--detach", help="In the background: it goes on when you log out.")]
-Registered = Annotated[
-    bool, typer.Option("--register", help="Put them, and the models of transfer, into MLflow's registry as 'best'.")
-]
-Config = Annotated[Path | None, typer.Option("--config", help="A whole configuration, such as best.yaml.")]
-Into = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--into", metavar="H5AD", help="Copy this file, one of the data's, with the labels in it. Repeatable."
-    ),
 ]
 
 

@@ -6,18 +6,17 @@ Running is resuming: a trial with a result is done, and only what is missing is 
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 
 import yaml
 
 from study import files
 from study.cells import class_names
+from study.commands.recalls import Recalls, extremes, note
 from study.commands.refusal import nothing_left_if_refused
 from study.config import StudyConfig, dump
 from study.errors import WritingError
@@ -29,7 +28,6 @@ from study.tracking import Projection, register
 from study.trials import (
     HELD_OUT,
     MACRO_RECALL,
-    RECALL,
     Result,
     fit_logistic,
     kept_states,
@@ -44,8 +42,6 @@ from study.versions import versions
 
 log = logging.getLogger(__name__)
 Show = Callable[[Account], None]
-Recalls = dict[str, dict[str, float]]  # by class and trial key
-RECALLS = f"{metric(HELD_OUT, RECALL)}/"
 ABANDONED = 3600  # seconds after which a half-written file of cells is nobody's
 
 
@@ -124,7 +120,7 @@ def _run(config: StudyConfig, show: Show, command: str, wrote: Callable[[Path], 
             follow = following(study, recall)
             for result in before.values():
                 projection.project(result)
-                _note(recalls, result)
+                note(recalls, result)
             while missing:
                 account = _sweep(study, missing, projection, account, _both(tell, show), recalls)
                 study, missing, account = _further(follow(), recall, account)
@@ -167,11 +163,11 @@ def _sweep(
     def finished(stage: Stage) -> None:
         for result in read_all(directory, stage.trials.values()).values():
             projection.project(result)
-            _note(recalls, result)
+            note(recalls, result)
 
     def progress(tree: Tree) -> None:
         try:
-            show(replace(_account(tree, first), classes=_extremes(recalls)))
+            show(replace(_account(tree, first), classes=extremes(recalls)))
         except WritingError as error:
             tree.unwritten = tree.unwritten or str(error)
 
@@ -185,7 +181,7 @@ def _sweep(
                 projection.project_failure(key, tree.reasons[stage.key])
     if tree.unwritten:
         raise WritingError(tree.unwritten)
-    return replace(_account(tree, first), classes=_extremes(recalls))
+    return replace(_account(tree, first), classes=extremes(recalls))
 
 
 def _further(study: Study, recall: Recall, account: Account) -> tuple[Study, tuple[Stage, ...], Account]:
@@ -220,23 +216,6 @@ def _account(tree: Tree, first: Account) -> Account:
         stages_failed=first.stages_failed + len(failed),
         steps_done=first.steps_done + _steps(done),
     )
-
-
-def _note(recalls: Recalls, result: Result) -> None:
-    """Add what a trial recalled of each class in held-out cells."""
-    for name, value in result.metrics.items():
-        if name.startswith(RECALLS) and not math.isnan(value):
-            recalls.setdefault(name.removeprefix(RECALLS), {})[result.key] = value
-
-
-def _extremes(recalls: Recalls) -> str:
-    """Say which class is recalled best so far, and which worst."""
-    # A copy: results are noted in a thread of their own.
-    means = {name: fmean(list(found.values())) for name, found in list(recalls.items())}
-    if not means:
-        return ""
-    best, worst = max(means, key=lambda name: means[name]), min(means, key=lambda name: means[name])
-    return f"best {best} {means[best]:.2f}, worst {worst} {means[worst]:.2f}"
 
 
 def _steps(stages: Sequence[Stage]) -> int:

@@ -48,7 +48,8 @@ def _confused(matrix: Floats) -> Floats:
     """Return how much classes are confused with each other, shape (n_classes, n_classes), 0 with themselves."""
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     np.fill_diagonal(shares, 0)
-    return (shares + shares.T) / 2
+    confused: Floats = (shares + shares.T) / 2
+    return confused
 
 
 def _joined(matrix: Floats) -> list[list[int]]:
