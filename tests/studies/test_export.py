@@ -49,15 +49,20 @@ def config_of(data: DataConfig, root: Path, *overrides: str, **space: Any) -> St
 
 
 def save(cells: Cells, rows: np.ndarray, query: str, path: Path) -> DataConfig:
-    """Write some rows of prepared cells, in their order, as the joint h5ad that a script reads."""
+    """Write some rows of prepared cells, in their order, as the joint h5ad that a script reads.
+
+    Cells without a label are written as people write them.
+    """
     is_reference = np.arange(len(cells.names)) < cells.n_reference
-    labels = [cells.classes[code] for code in cells.labels] + ["?"] * cells.n_query
+    names, none = np.array([*cells.classes, ""], dtype=object), cells.unlabelled
+    labels = np.concatenate([names[cells.labels], np.repeat("?", cells.n_query)])
+    labels[none] = np.resize(np.array(["doublet", np.nan, " ", "?"], dtype=object), none.size)
     obs = pd.DataFrame({"ds": np.where(is_reference, "ref", query), "label": labels}, index=cells.names.astype(str))
     AnnData(cells.counts[rows], obs=obs.iloc[rows]).write_h5ad(path)
     return DataConfig.model_validate(
         {
             **{"name": "joint", "source": "combined", "path": path, "dataset_key": "ds", "reference_value": "ref"},
-            **{"labels_key": "label", "batch_key": "ds"},
+            **{"labels_key": "label", "batch_key": "ds", "unlabelled": ["doublet", "missing", "?"] if none.size else []},
         }
     )
 
@@ -77,22 +82,26 @@ def recall_of(soft: np.ndarray, truth: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "final", "query"),
+    ("overrides", "final", "query", "unlabelled"),
     [
         # 41 cells are trained on, and a minibatch of one is left out: 40 of a fold and q1, then 40 with q2.
         (
             ["scvi.batch_size=13", "scvi.extra={var_activation: softplus}", "scvi.norm=layer"],
             ["budget=steps", "scanvi.n_samples_per_label=5"],
             "q2",
+            0,
         ),
         # Both stages leave one out: 20 reference cells of a fold, then 20 query cells.
         (
             ["scvi.batch_size=19", "scanvi.protocol=surgery", "scanvi.surgery_epochs=2", "scvi.norm=batch"],
             ["scanvi.n_samples_per_label=5"],
             "q1",
+            0,
         ),
+        (["scvi.batch_size=13"], ["scanvi.n_samples_per_label=5"], "q1", 6),
+        (["scanvi.protocol=surgery", "scanvi.surgery_epochs=2"], ["scanvi.n_samples_per_label=5"], "q1", 6),
     ],
-    ids=["joint", "surgery"],
+    ids=["joint", "surgery", "joint, unlabelled reference cells", "surgery, unlabelled reference cells"],
 )
 def test_the_script_gives_what_the_study_measured_and_what_transfer_gives(
     toy: AnnData,
@@ -101,9 +110,12 @@ def test_the_script_gives_what_the_study_measured_and_what_transfer_gives(
     overrides: list[str],
     final: list[str],
     query: str,
+    unlabelled: int,
 ) -> None:
+    toy.obs["label"] = toy.obs["label"].where(np.arange(60) >= unlabelled, "doublet")
+    changes = {"unlabelled": ["doublet"]} if unlabelled else {}
     factors = {"query": {"levels": ["q1", "q2"]}, "scanvi.max_epochs": {"levels": [2, 3]}}
-    config = config_of(combined(toy), tmp_path / "studies", "scvi.max_epochs=3", *overrides, factors=factors)
+    config = config_of(combined(toy, **changes), tmp_path / "studies", "scvi.max_epochs=3", *overrides, factors=factors)
     study = open_study(config)
     for stage in study.plan.stages:
         perform(stage, study.cells[stage.condition.query], config.directory, Hardware())
@@ -148,12 +160,14 @@ def test_the_script_takes_names_as_the_study_does(
     toy.obs["label"] = [
         text if i % 2 == 0 and i < 30 else f" {text.lower()}" for i, text in enumerate(toy.obs["label"])
     ]
+    toy.obs.iloc[:5, 1] = ["Doublet", " doublet", "DOUBLET ", " ", np.nan]
     toy.obs["run"] = ["Run 1", "run1"] * 20 + ["two"] * 20
     toy.var["ids"] = ["ENSG0.1", "ENSG0.1", *(f"ENSG{i}.{i}" for i in range(2, 20))]
     data = combined(
         toy[::-1].copy(),
         **{"batch_key": "run", "clean_names": True, "labels": {"T": ["a", "C"]}, "gene_names": "ids"},
-        **{"strip_gene_version": True, "queries": {"q1": {"of": "q1"}, "q2": {"of": "q2"}}},
+        **{"unlabelled": ["doublet", "missing"], "strip_gene_version": True},
+        **{"queries": {"q1": {"of": "q1"}, "q2": {"of": "q2"}}},
     )
     script = render_script("toy", data, study_of().settings({}), largest=1)
     found: dict[str, Any] = {}
@@ -161,7 +175,9 @@ def test_the_script_takes_names_as_the_study_does(
     adata = found["adata"]
     for name, cells in prepare(data, ["q1", "q2"], tmp_path / "p").items():
         obs = adata[cells.names].obs
-        assert obs["label"].tolist() == [cells.classes[code] for code in cells.labels] + ["Unknown"] * cells.n_query
+        known = np.array([*cells.classes, "Unknown"])[cells.labels]
+        assert obs["label"].tolist() == [*known, *["Unknown"] * cells.n_query]
+        assert sorted(cells.names[cells.unlabelled]) == [f"cell{i}" for i in range(5)]
         assert obs["run"].tolist() == [cells.batches[code] for code in cells.batch]
         assert set(obs["ds"]) == {"ref", name}
         assert adata.var_names.tolist() == cells.genes.tolist()
@@ -177,6 +193,7 @@ def test_the_script_is_clean_python_whatever_the_settings(tmp_path: Path, budget
     values = study_of(None, *extra).settings({"budget": budget, "scanvi.protocol": protocol})
     keys: dict[str, Any] = dict.fromkeys(("dataset_key", "labels_key", "batch_key", "layer", "path"), hostile)
     if budget == "steps":
+        keys |= {"unlabelled": [hostile, "missing"]}
         keys |= {"labels": {hostile: ["x"]}, "clean_names": True, "gene_names": hostile, "strip_gene_version": True}
     data = DataConfig.model_validate({"name": "x", "source": "combined", "reference_value": ["a", hostile], **keys})
     script = tmp_path / "best.py"
