@@ -5,7 +5,7 @@ import itertools
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -416,6 +416,18 @@ def test_members_start_from_the_weights_and_cells_of_their_stages() -> None:
         assert len(found) == len(expected) and all(map(torch.equal, found, expected))
         assert np.array_equal(one.rows, parts.train)
     assert one.samples == 5 and sorted(np.concatenate(list(one.labelled.values()))) == sorted(parts.labelled)
+
+
+def test_members_draw_no_cell_without_a_label() -> None:
+    labels = few_cells().labels.copy()
+    labels[::7] = -1
+    cells, config = replace(few_cells(), labels=labels), compose(TINY)
+    parts = split_cells(cells, 0, 3, 128)
+    state = state_of(build_scvi(joint_anndata(cells, parts), config.scvi))
+    one = finetuning(cells, parts, config, 3, state)
+    assert set(cells.unlabelled) <= set(one.rows)
+    for name, rows in one.labelled.items():
+        assert (labels[rows] == cells.classes.index(name)).all()
 
 
 @pytest.mark.parametrize("made", ["bundled", "simulated"])

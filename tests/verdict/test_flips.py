@@ -1,6 +1,7 @@
 """Flips: by hand, on a reference of six cells."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -126,6 +127,19 @@ def test_several_conditions_have_a_summary_over_any_of_them(cells: Cells) -> Non
     every = flips.rates.query("condition == @ANY and grouping == 'all'").set_index("part")
     assert every.loc["training", ["cells", "ever", "flips", "compared"]].tolist() == [5, 0.2, 2, 15]
     assert every.loc["held-out", ["cells", "ever", "flips", "compared"]].tolist() == [1, 1.0, 1, 3]
+
+
+def test_cells_without_a_label_are_not_compared(cells: Cells) -> None:
+    made = planned("{query: {levels: [asis, shallow]}}", replicates=2)
+    cells = replace(cells, labels=np.array([0, 0, 0, 1, 1, -1], dtype=np.int32))
+    called = ("aaabbb", "aaabba", "aaabba", "aaabaa")
+    found = {t.key: predictions(word, [0]) for t, word in zip(made.trials, called, strict=True)}
+    flips = flips_of(made, found, cells)
+    assert flips is not None and flips.cells["cell"].tolist() == ["cell 4"]
+    every = flips.rates.query("condition == 'query=shallow' and grouping == 'all' and part == 'training'")
+    assert every[["cells", "flips", "compared"]].to_numpy().tolist() == [[4, 1, 8]]
+    again = flips.rates.query("condition == @REPLICATE and grouping == 'all'")
+    assert again[["cells", "compared"]].to_numpy().tolist() == [[4, 4]]
 
 
 def test_nothing_to_compare_is_no_table(cells: Cells) -> None:
