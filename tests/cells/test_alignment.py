@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -403,6 +404,23 @@ def test_labels_that_are_numbers(toy, combined, tmp_path):
     cells = prepare(combined(toy), ["q1"], tmp_path)["q1"]
     assert cells.classes == ("0", "1", "2")
     assert (cells.labels == np.arange(30) % 3).all()
+
+
+def test_strings_as_newer_releases_of_anndata_write_them(toy, combined, tmp_path):
+    import h5py
+
+    before = prepare(combined(toy), ["q1"], tmp_path)["q1"]
+    toy.obs = toy.obs.astype("string")
+    for frame in (toy.obs, toy.var):
+        frame.index = frame.index.astype("string")
+    with anndata.settings.override(allow_write_nullable_strings=True):
+        config = combined(toy)
+    with h5py.File(config.path) as file:
+        written = [file[name].attrs["encoding-type"] for name in ("obs/_index", "var/_index", "obs/label")]
+    assert set(written) <= {"nullable-string-array", "categorical"} and written[0] == written[1] != "categorical"
+    found = prepare(config, ["q1"], tmp_path)["q1"]
+    assert (found.classes, list(found.names)) == (before.classes, list(before.names))
+    assert np.array_equal(found.labels, before.labels) and (found.counts != before.counts).nnz == 0
 
 
 def test_unused_categories_are_no_classes(toy, combined, tmp_path):
