@@ -67,11 +67,10 @@ class Projection:
         Raises
         ------
         InputError
-            If the tracking store cannot be reached, or two classes get the same name there.
+            If the tracking store cannot be reached.
         """
         self.name, self.uri, self.queue = config.name, uri_of(config.tracking), Queue(config.directory)
         self.config, self.plan, self.classes = config, plan, classes
-        _refuse_collisions(classes)
         try:
             self.client = open_store(config.tracking)
             self.experiment = self._experiment(config.tracking)
@@ -264,14 +263,6 @@ class Projection:
                 frame.to_csv(Path(folder) / f"confusion_{part}.csv")
             (Path(folder) / "confusion.html").write_text(matrices_page(result), encoding="utf-8")
             self.client.log_artifacts(run_id, folder)
-
-
-def _refuse_collisions(classes: Sequence[str]) -> None:
-    names: dict[str, str] = {}
-    for name in classes:
-        other = names.setdefault(slug(name), name)
-        if other != name:
-            raise InputError(f"labels: {name!r} and {other!r} get the same name in MLflow. Rename one of them.")
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -142,7 +142,7 @@ def test_what_a_range_holds_is_drawn_each_once(name: str, factor: str) -> None:
 
 
 def test_a_query_is_named_as_yaml_writes_it() -> None:
-    with pytest.raises(InputError, match="'True' is no query.*Quote a name such as 'yes'.*Queries are: asis"):
+    with pytest.raises(InputError, match=r"'True' is no query.*Quote a name such as 'yes'.*Queries are: asis"):
         planned("{query: {levels: [yes, no]}}")
     with pytest.raises(InputError, match=r"at least 2 queries, found \['asis'\]"):
         planned("{query: {levels: all}}", "~data.queries.shallow", "~data.queries.skewed")
