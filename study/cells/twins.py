@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -62,6 +63,9 @@ def prepare(
         "config": {key: value for key, value in dump(config).items() if key not in NO_CONTENT},
     }
     folders = {name: directory / _fingerprint(identity, config, name) for name in names}
+    for folder in folders.values():
+        with suppress(OSError):  # it is not there yet, or another's: to mark it as in use is a courtesy
+            os.utime(folder / "cells.json")
     cells = {name: load_cells(folder) for name, folder in folders.items()}
     missing = [name for name in names if cells[name] is None]
     if missing:

@@ -30,8 +30,14 @@ def nothing_left_if_refused(directory: Path) -> Iterator[Callable[[Path], None]]
     except InputError:
         trained = any((directory / "trials").glob("*"))
         for folder in reversed(made):
-            if not trained and (folder / "cells.json").exists():
-                shutil.rmtree(folder)
+            if (folder / "cells.json").exists():
+                if not trained and not _in_use(folder):
+                    shutil.rmtree(folder)
             elif folder.exists() and not any(folder.iterdir()):
                 folder.rmdir()
         raise
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether another process has found cells here: `prepare` then touches the file that was written last."""
+    return (folder / "cells.json").stat().st_mtime_ns > folder.stat().st_mtime_ns

@@ -42,9 +42,9 @@ def plan_study(config: StudyConfig, prepared: Mapping[str, Cells], queries: Sequ
     """
     trials = trials_of(config, queries)
     conditions = Conditions(config, prepared, trials)
+    _refuse_unmeasured(config, conditions)
     made = merge(factors_of(config.space, queries), trials, conditions, controls_of(config, queries))
     refuse_twice(made.trials)
-    _refuse_unmeasured(config, conditions)
     return made
 
 

@@ -228,16 +228,20 @@ def train_stages(
         )
         searcher = _Searcher(tree, progress)
         placed = tune.with_resources(worker, tune.PlacementGroupFactory([request(resources)]))
-        try:
-            with _aside(finished) as later:
-                listener = _Listener(searcher, later, scratch, resources.stage_minutes)
-                # Ctrl-C ends `fit` early, without an exception: the tree then tells what is left.
-                _tuner(placed, searcher, listener, at_once, scratch).fit()
-        except (OSError, EOFError, UnpicklingError):
-            # Tune keeps its state on the same disk, and reads back what it could not write whole.
-            if not tree.unwritten:
-                raise
+        with _aside(finished) as later:
+            listener = _Listener(searcher, later, scratch, resources.stage_minutes)
+            _fit(_tuner(placed, searcher, listener, at_once, scratch), tree)
     return tree
+
+
+def _fit(tuner: tune.Tuner, tree: Tree) -> None:
+    """Train what the tree hands out. Ctrl-C ends it early, without an exception: the tree then tells what is left."""
+    try:
+        tuner.fit()
+    except (OSError, EOFError, UnpicklingError):
+        # Tune keeps its state on the disk that cannot be written to, and reads back what it could not write whole.
+        if not tree.unwritten:
+            raise
 
 
 def _tuner(worker: Any, searcher: _Searcher, listener: _Listener, at_once: int, scratch: Path) -> tune.Tuner:

@@ -159,7 +159,7 @@ def predict_probabilities(
 
     With `adata` for its cells instead of the model's, and with `first` for so many of them.
     """
-    n = first or (model.adata if adata is None else adata).n_obs
+    n = (model.adata if adata is None else adata).n_obs if first is None else first
     found = np.empty((n, len(cells.classes)), dtype=np.float32)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)

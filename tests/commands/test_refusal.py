@@ -36,6 +36,14 @@ def test_what_another_process_prepares_meanwhile_survives(
     assert list(counts.iterdir()) == [left]
 
 
+def test_what_another_process_has_begun_to_use_survives(
+    toy: AnnData, combined: Callable[..., DataConfig], tmp_path: Path
+) -> None:
+    config, counts = combined(toy), tmp_path / "mine" / "counts"
+    refused(config, counts.parent, lambda: prepare(config, ["q1"], counts, lambda _: pytest.fail("it was whole")))
+    assert prepare(config, ["q1"], counts, wrote=lambda _: pytest.fail("it was whole"))["q1"].n_query == 20
+
+
 def test_what_was_there_before_survives(toy: AnnData, combined: Callable[..., DataConfig], tmp_path: Path) -> None:
     config = combined(toy)
     prepare(config, ["q1"], tmp_path / "mine" / "counts")

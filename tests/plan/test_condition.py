@@ -58,17 +58,18 @@ def test_an_outcome_on_query_cells_needs_their_labels_in_every_condition() -> No
     unknown = {**whole, "shallow": replace(whole["shallow"], truth=np.full_like(whole["shallow"].truth, -1))}
     late = whole["asis"].truth.copy()
     late[:2] = -1  # of the first two cells alone
-    foreign = np.full_like(late, len(whole["asis"].classes))  # labels that the reference lacks
+    code = len(whole["asis"].classes)
+    foreign = {"truth": np.full_like(late, code), "truth_classes": (*whole["asis"].classes, "not in the reference")}
     config = study_of(factors, ON_QUERY)
     for cells, words in (
         (unknown, r"query/recall needs .*data.truth_key=bulk_labels.*'shallow with 2 cells', 'shallow with 5 cells'\."),
         ({**whole, "asis": replace(whole["asis"], truth=late)}, "none: 'asis with 2 cells'. "),
-        ({**whole, "asis": replace(whole["asis"], truth=foreign)}, "'asis with 2 cells', 'asis with 5 cells'"),
+        ({**whole, "asis": replace(whole["asis"], **foreign)}, "'asis with 2 cells', 'asis with 5 cells'"),
     ):
         with pytest.raises(InputError, match=words):
             plan_study(config, cells, query_names(config.data))
         assert plan_study(study_of(factors), cells, query_names(config.data)).trials, "other outcomes are measured"
-    with pytest.raises(InputError, match=r"'none with 0 cells'.*leave them out of space\.factors"):
+    with pytest.raises(InputError, match=r"'none with 0 cells'.*leave them out of space.factors"):
         planned("{query: {levels: [asis, none]}}", ON_QUERY)
 
 

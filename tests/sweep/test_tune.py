@@ -15,7 +15,7 @@ import ray
 from study.plan.order import simulate_schedule
 from study.plan.stages import Stage
 from study.sweep.ledger import Tree
-from study.sweep.tune import ATTEMPTS, _aside, _Failed, _Listener, _Searcher
+from study.sweep.tune import ATTEMPTS, _aside, _Failed, _fit, _Listener, _Searcher
 from tests.made import HANGS, planned
 
 
@@ -95,6 +95,31 @@ def test_what_goes_wrong_aside_is_raised_once_everything_was_done() -> None:
         for stage in stages:
             later(stage)
     assert done == list(stages)
+
+
+class FullDisk:
+    """A tuner that cannot write its state."""
+
+    def fit(self) -> None:
+        """Train nothing."""
+        raise EOFError("half a pickle")
+
+
+def test_what_goes_wrong_aside_is_raised_where_tune_cannot_write_either() -> None:
+    """What Tune trips over on a full disk was said already; what else goes wrong was not."""
+    (stage, *_) = planned().stages
+    tree = Tree([stage])
+    with pytest.raises(EOFError):
+        _fit(FullDisk(), tree)
+    tree.unwritten = "the disk is full"
+    _fit(FullDisk(), tree)
+
+    def finished(stage: Stage) -> None:
+        raise OSError("MLflow's database is gone")
+
+    with pytest.raises(OSError, match="database is gone"), _aside(finished) as later:
+        later(stage)
+        _fit(FullDisk(), tree)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])

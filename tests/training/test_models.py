@@ -87,6 +87,10 @@ def test_probabilities_have_a_column_per_class_in_order() -> None:
     named = snapshot.model.predict(soft=True)
     for code, name in enumerate(few_cells().classes):
         assert np.allclose(p[:, code], named[name], atol=1e-6)
+    for first in (0, 5):
+        assert np.array_equal(
+            predict_probabilities(snapshot.model, few_cells(), first=first).shape, (first, p.shape[1])
+        )
 
 
 def has_relu(module: torch.nn.Module) -> bool:
