@@ -31,12 +31,6 @@ from study.trials.tables import cell_frame
 NONE = [f"cell{i}" for i in range(6)]
 SMALL = ["scvi.max_epochs=2", "scanvi.max_epochs=2", "scvi.n_hidden=8", "scvi.n_latent=3"]
 SMALL += ["scanvi.n_samples_per_label=4"]
-    "scvi.max_epochs=2",
-    "scanvi.max_epochs=2",
-    "scvi.n_hidden=8",
-    "scvi.n_latent=3",
-    "scanvi.n_samples_per_label=4",
-]
 CONTROLS = ["self", "shuffled", "surgery", "logistic"]
 
 
