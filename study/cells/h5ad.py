@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata.io import read_elem, sparse_dataset
 
-from study.cells.sheet import Sheet, named
+from study.cells.sheet import File, Sheet, named
 from study.cells.unreadable import EXPECTED, check_file, missing_filters, opened, probe, said
 from study.errors import InputError
 
@@ -72,7 +72,7 @@ def open_h5ad(path: Path, layer: str | None, matrix: bool = True) -> Sheet:
             "Write it again."
         )
     others = {name: partial(_read, path, element) for name, element in elements.items()}
-    return Sheet(str(path), obs, pd.Index(var.index), values, others, var, unread | more)
+    return Sheet(str(path), obs, pd.Index(var.index), values, others, var, unread | more, File(path, obs, var))
 
 
 def _read(path: Path, element: str) -> Any:
