@@ -45,9 +45,10 @@ def explain(error: PydanticError, where: str, root: type[BaseModel], values: Any
             if keys[:2] == ["space", "factors"] and keys[2] in ("scvi", "scanvi"):
                 message += " A factor with a dot in its name is changed in the file of the search space."
         elif problem["type"] != "value_error":
-            message = message.partition(" or instance of ")[0].replace("dictionary", "mapping {key: value}")
-            message = message.replace("a valid tuple", "a list [value, ...]")
-            found = f", found {'a mapping' if isinstance(problem['input'], Mapping) else repr(problem['input'])}."
+            message = message.partition(" or instance of ")[0]
+            for theirs, ours in WORDS.items():
+                message = message.replace(theirs, ours)
+            found = f", found {_shown(problem['input'])}."
         expected.setdefault((key, found), {})[message] = None
     lines = []
     for (key, found), (first, *others) in expected.items():

@@ -142,7 +142,7 @@ BAD = {
         ("not exact for 1 of 60 cells",), cells=values(inexact), config={"restore_counts": True}
     ),
     "log1p in X, counts in a layer": Bad(
-        ("X has values", "log1p", "Raw counts are in this file: data.layer=counts."),
+        ("X has values", "log1p", "Raw counts are in this file: say data.layer=counts."),
         cells=lambda c: AnnData(values(log1p)(c).X, obs=c.obs, var=c.var, layers={"counts": c.X}),
     ),
     "too large": Bad(("33554432", "float32"), cells=put(2**25)),
@@ -193,7 +193,7 @@ BAD = {
         ("missing or empty for 30 of 30",), cells=obs("label", lambda c: c.where(np.arange(60) > 29))
     ),
     "Unknown as a label": Bad(
-        ("10 cells are called 'Unknown'", "Rename"),
+        ("10 cells are called 'Unknown'", "rename the label"),
         cells=obs("label", lambda c: c.astype(object).replace("B", "Unknown")),
     ),
     "one class": Bad(("all cells are 'A'", "at least 2 classes"), cells=obs("label", lambda c: "A")),

@@ -126,9 +126,11 @@ def test_a_dumped_configuration_loads_again(tmp_path: Path) -> None:
     assert load(path) == config
     assert load(path, ["scvi.n_latent=8"]).scvi.n_latent == 8
     changed = load(
-        path, ["scvi.extra.a=1", "data.queries={asis: {thin: 0.5}, new: {of: b}}", "outcomes=[train/recall]"]
+        path,
+        ["scvi.extra.latent_distribution=ln", "data.queries={asis: {thin: 0.5}, new: {of: b}}", "outcomes=[train/recall]"],
     )
-    assert (changed.scvi.n_latent, changed.scvi.extra, changed.outcomes) == (7, {"a": 1}, ("train/recall",))
+    assert (changed.scvi.n_latent, changed.outcomes) == (7, ("train/recall",))
+    assert changed.scvi.extra.latent_distribution == "ln"
     assert changed.data.queries.keys() == {*config.data.queries, "new"}
     assert changed.data.queries["asis"].thin == 0.5
 
@@ -154,7 +156,7 @@ def test_what_is_stored_is_meant_as_it_stands(tmp_path: Path) -> None:
         ["data=forum", "data.path=tau.h5ad", "data.queries={d: {of: 1244, thin: 0.5}}", "resources=laptop"],
         [
             "model=forum",
-            "+scanvi.extra.x='a, b'",
+            "+scanvi.extra.var_activation='relu'",
             "space=search",
             "tracking=server",
             "~scvi.extra",
