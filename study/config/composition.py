@@ -102,6 +102,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
         if overrides:
             whole = _overridden(_literal(values), overrides, root)
             values = _as_written(OmegaConf.to_container(whole, resolve=True, throw_on_missing=True))
+    except InputError as error:
+        raise InputError(f"{path}: {str(error).removeprefix('configuration: ')}") from None
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path} with overrides {list(overrides)}: {_hydra_message(error, root)}") from None
     return validate(values, f"{path}: ")

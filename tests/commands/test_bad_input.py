@@ -196,11 +196,12 @@ def no_gene_in_common(place: Place) -> None:
     place.save(cells, "another.h5ad")
 
 
-def part(place: Place, name: str) -> None:
-    """Half of the toy cells, as a query of their own."""
-    path = place.folder / name
-    path.parent.mkdir(exist_ok=True)
-    read_h5ad(place.folder / "toy.h5ad")[30:].copy().write_h5ad(path)
+def parts(place: Place, **rows: slice) -> None:
+    """Some of the toy cells in files of their own, each called `part.h5ad`, in a folder of the name given."""
+    cells = read_h5ad(place.folder / "toy.h5ad")
+    for name, some in rows.items():
+        (place.folder / name).mkdir()
+        cells[some].copy().write_h5ad(place.folder / name / "part.h5ad")
 
 
 def whole(place: Place) -> None:
@@ -486,21 +487,21 @@ CASES = {
         "transfer --into toy.h5ad", ("--into toy.h5ad: the cells do not come from this file", "from no file")
     ),
     "a transfer into the reference": Case(
-        "transfer data=separate data.labels_key=label data.reference=toy.h5ad 'data.query_paths={a: part.h5ad}' "
-        "--into part.h5ad --into toy.h5ad",
-        ("--into toy.h5ad: no cell of it is labelled", "cells of 'a'"),
-        lambda place: part(place, "part.h5ad"),
+        "transfer data=separate data.labels_key=label data.reference=ref/part.h5ad "
+        "'data.query_paths={a: a/part.h5ad}' --into a/part.h5ad --into ref/part.h5ad",
+        ("--into ref/part.h5ad: no cell of it is labelled", "cells of 'a'"),
+        lambda place: parts(place, ref=slice(30), a=slice(30, 60)),
     ),
     "a transfer of cells with two labels into their file": Case(
         "transfer TOY 'data.queries={a: {of: q1}, b: {of: [q1, q2]}}' --into toy.h5ad",
         ("--into toy.h5ad", "in several queries ('a', 'b')", "'query=a'"),
     ),
     "a transfer into two files whose copies are one": Case(
-        "transfer data=separate data.labels_key=label data.reference=toy.h5ad "
+        "transfer data=separate data.labels_key=label data.reference=ref/part.h5ad "
         "'data.query_paths={a: a/part.h5ad, b: b/part.h5ad}' 'data.queries={both: {of: [a, b]}}' "
         "--into a/part.h5ad --into b/part.h5ad",
         ("--into b/part.h5ad", "part.labelled.h5ad, as that of a/part.h5ad", "Rename"),
-        lambda place: [part(place, f"{name}/part.h5ad") for name in "ab"] and None,
+        lambda place: parts(place, ref=slice(30), a=slice(30, 45), b=slice(45, 60)),
     ),
     "a transfer of a query that is none": Case("transfer TOY query=q3", ("query: 'q3'", "Known: q1, q2")),
     "a transfer where all queries are twins": Case(
