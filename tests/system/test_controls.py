@@ -65,17 +65,18 @@ def test_shuffled_and_repeat_come_out_as_they_must(tmp_path: Path) -> None:
         (["scanvi.linear_classifier=false"], "pass", False),
         # A reference of one batch: with two or more it would hold.
         (["scvi.extra.encode_covariates=true", "data.reference_value=['1']"], "cannot hold", False),
-        (["scvi.extra.encode_covariates=true"], "pass", False),
+        # How sums of more terms are rounded is up to the machine: the same on some.
+        (["scvi.extra.encode_covariates=true"], "pass", None),
     ],
 )
 def test_surgery_leaves_the_reference_where_it_was(
-    tmp_path: Path, overrides: list[str], outcome: str, exact: bool
+    tmp_path: Path, overrides: list[str], outcome: str, exact: bool | None
 ) -> None:
     """Against the model before surgery: exactly, or within what is known to leak, or with a reason why not."""
     made, cells = study(tmp_path, ["surgery"], *overrides)
     judged = trained(tmp_path, made, cells)["surgery"]
     assert judged.outcome == outcome, judged.found
-    assert (max(one.value for one in judged.details) == 0) == exact, judged.found
+    assert exact is None or (max(one.value for one in judged.details) == 0) == exact, judged.found
 
 
 def test_probes_leave_the_model_as_it_was_and_say_what_they_must(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_export_transfer_and_register(
     registry = tmp_path / "mlruns"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{registry / 'mlflow.db'}")
     finished.call("export", *tiny(f"tracking.directory={registry}"), "--register")
-    assert registered(registry)[1] == {"best.yaml", "best.csv", "best.py"}
+    assert registered(registry)[1] == {"best.yaml", "best.csv", "best.py", "best.h5ad"}
     best = finished.folder / "studies" / "pbmc68k-tiny" / "best.yaml"
     table = pd.read_csv(best.with_suffix(".csv"))
     assert table.chosen.sum() == 1
@@ -173,7 +173,7 @@ def test_export_transfer_and_register(
     config = yaml.safe_load((folder / "config.yaml").read_text())
     (folder / "config.yaml").write_text(yaml.safe_dump(config | {"budget": "steps"}))
     finished.call("export", *tiny(f"tracking.directory={registry}"), "--register")
-    assert registered(registry)[1] == {"best.yaml", "best.csv", "best.py"}
+    assert registered(registry)[1] == {"best.yaml", "best.csv", "best.py", "best.h5ad"}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
 
 
