@@ -36,7 +36,7 @@ except OSError as error:
 dict(file.attrs)
 file.visititems(touch)
 """
-PROBE_SECONDS = 300
+PROBE_SECONDS, PROBE_BYTES = 30, 10e6  # it may take so long, and a second more for each of so many bytes
 EXPECTED = "Expected an h5ad file, as AnnData.write_h5ad writes it."
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # what file systems without locks answer
 UNREACHED = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO}
@@ -94,12 +94,15 @@ def probe(path: Path) -> None:
 def _whole(path: Path, _modified: int) -> None:
     """Refuse a file that would crash or hang this process; errors that can be caught are left to its reading."""
     command = [sys.executable, "-c", PROBE, str(path), *map(str, NO_LOCKS)]
+    seconds = PROBE_SECONDS + path.stat().st_size / PROBE_BYTES
     try:
-        crashed = subprocess.run(command, capture_output=True, timeout=PROBE_SECONDS, check=False).returncode < 0
+        crashed = subprocess.run(command, capture_output=True, timeout=seconds, check=False).returncode < 0
     except subprocess.TimeoutExpired:
         crashed = True
     if crashed:
-        raise InputError(f"{path}: is broken (the HDF5 library crashes on it). {EXPECTED} Copy or write it again.")
+        raise InputError(
+            f"{path}: is broken (the HDF5 library crashes or hangs on it). {EXPECTED} Copy or write it again."
+        )
 
 
 @contextmanager

@@ -127,7 +127,11 @@ def test_a_dumped_configuration_loads_again(tmp_path: Path) -> None:
     assert load(path, ["scvi.n_latent=8"]).scvi.n_latent == 8
     changed = load(
         path,
-        ["scvi.extra.latent_distribution=ln", "data.queries={asis: {thin: 0.5}, new: {of: b}}", "outcomes=[train/recall]"],
+        [
+            "scvi.extra.latent_distribution=ln",
+            "data.queries={asis: {thin: 0.5}, new: {of: b}}",
+            "outcomes=[train/recall]",
+        ],
     )
     assert (changed.scvi.n_latent, changed.outcomes) == (7, ("train/recall",))
     assert changed.scvi.extra.latent_distribution == "ln"

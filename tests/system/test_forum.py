@@ -108,13 +108,18 @@ def test_three_joint_files_give_what_one_combined_file_gives(workplace: Workplac
     found = {}
     for name, path in layouts.items():
         data = ["data=forum", path, f"name={name}", *small]
-        assert json.loads(workplace.call("check", *data, "--json").stdout)["fit"]
         workplace.call("run", *data)
-        study = workplace.folder / "studies" / name
-        workplace.call("export", *data)
         workplace.call("transfer", *data, "query=query2")
+        study = workplace.folder / "studies" / name
         keys = [path.stem for path in study.glob("trials/*.json")]
         results = {key: (one.metrics, one.confusion) for key, one in read_all(study, keys).items()}
-        found[name] = (results, (study / "transfer" / "query2" / "predictions.csv").read_text())
-    assert len(found["combined"][0]) == 6
-    assert found["joint"] == found["combined"]
+        found[name] = (results, pd.read_csv(study / "transfer" / "query2" / "predictions.csv", index_col="cell"))
+    assert json.loads(workplace.call("check", *data[:1], layouts["joint"], "--json").stdout)["fit"]
+    (joint, called), (combined, as_combined) = found["joint"], found["combined"]
+    assert len(combined) == 6
+    assert joint == combined
+    # Each says in which row of its own file a cell is.
+    assert list(cells.obs_names[as_combined.row]) == list(as_combined.index)
+    assert list(anndata.read_h5ad(paths[1]).obs_names[called.row]) == list(called.index)
+    same = called.drop(columns="row").loc[as_combined.index]
+    assert same.equals(as_combined.drop(columns="row"))
