@@ -273,7 +273,7 @@ CASES = {
         "plan TOY 'data.labels={T: [A], U: [B, A]}'", ("data: labels puts 'A' under 'T' and under 'U': choose one",)
     ),
     "a label put under nothing": Case(
-        "plan TOY 'data.labels={T: A}'", ("data.labels.T: ", "a list [value, ...]", "found 'A'")
+        "plan TOY 'data.labels={T: A}'", ("data.labels.T: ", "list, as in [a, b]", "found 'A'")
     ),
     "only one query": Case(
         "plan data=separate space=tiny data.reference=toy.h5ad 'data.query_paths={a: other.h5ad}'",

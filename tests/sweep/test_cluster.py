@@ -2,16 +2,24 @@
 
 import inspect
 import os
+import socket
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from types import ModuleType
 
 import pytest
+import ray
 from ray._private import accelerators, ray_constants, services, utils
 from ray.tune.execution import tune_controller
 from ray.tune.experiment import Trial
 from ray.tune.experimental import output
 from ray.tune.utils import callback
+
+from study.config.composition import compose
+from study.errors import InputError
+from study.sweep.cluster import cluster
 
 
 def test_ray_listens_on_loopback_where_it_makes_no_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,3 +54,44 @@ def test_tune_keeps_the_text_of_an_exception_in_a_file_that_a_trial_names() -> N
     said = inspect.getsource(Trial.handle_error)
     assert "Failure #" in said, "its first line only says when, and is left out of a reason"
     assert "open(self.error_file" in said, "the text is written to that file"
+
+
+def unused_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("127.0.0.1:{port}", "cannot be reached.*Connection refused.*'ray start --head' prints"),
+        ("ray://127.0.0.1:{port}", "cannot be reached"),
+        ("head.invalid:6379", "cannot be reached"),
+        ("somewhere", "no Ray cluster answers.*somewhere.*resources.address=local"),
+        ("127.0.0.1:70000", "cannot be reached"),
+    ],
+)
+def test_an_address_without_a_cluster_is_refused(address: str, words: str) -> None:
+    address = address.format(port=unused_port())
+    resources = compose([f"resources.address='{address}'"]).resources
+    with pytest.raises(InputError, match=f"resources.address={address}: {words}"), cluster(resources):
+        pass
+
+
+def test_ray_starts_in_a_short_folder_where_the_name_of_its_own_is_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("x" * 80)))
+    with cluster(compose().resources):
+        folder = Path(ray._private.worker.global_worker.node.get_session_dir_path())
+        assert list((folder / "sockets").iterdir())
+    assert not folder.exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_ray_cannot_write_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.NamedTemporaryFile(dir="/tmp") as file:
+        monkeypatch.setenv("RAY_TMPDIR", file.name)
+        with pytest.raises(InputError, match=f"Ray cannot be started: .*{file.name}.*TMPDIR=FOLDER"):  # noqa: SIM117
+            with cluster(compose().resources):
+                pass
