@@ -34,12 +34,12 @@ def load(name: str, root: str | Path = "studies") -> StudyResults:
     name
         Name of the study.
     root
-        The folder that holds a folder per study. The data must be where it was when the study was run.
+        The folder that holds a folder per study. The data may be gone: the study has kept its cells.
 
     Raises
     ------
     InputError
-        If there is no such study, or its data cannot be used any more.
+        If there is no such study, or neither its data nor its cells can be used any more.
     """
     from study.commands import load_results
 

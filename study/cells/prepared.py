@@ -18,6 +18,7 @@ from numpy.lib import format as npy
 
 from study import files
 from study.cells.chunks import DATA, Rows, assemble, pointers, write
+from study.cells.kept import FACTS
 from study.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -200,7 +201,7 @@ def recode(words: tuple[str, ...], codes: np.ndarray, keep: int = 0) -> tuple[tu
     return tuple(words[code] for code in used), new[codes]
 
 
-def save_cells(cells: Annotation, counts: Sequence[Rows], folder: Path) -> None:
+def save_cells(cells: Annotation, counts: Sequence[Rows], folder: Path, origin: Mapping[str, Any]) -> None:
     """Write cells as arrays with checksums; the file that names them comes last, so that a torn write is none.
 
     Parameters
@@ -211,6 +212,8 @@ def save_cells(cells: Annotation, counts: Sequence[Rows], folder: Path) -> None:
         Their counts, one part after the other; a chunk of them at a time is in memory.
     folder
         Where to write.
+    origin
+        What is kept of their sources.
     """
     indptr = pointers(np.concatenate([rows.sizes for rows in counts]))
     with ExitStack() as stack:
@@ -226,9 +229,10 @@ def save_cells(cells: Annotation, counts: Sequence[Rows], folder: Path) -> None:
             np.save(aside, array, allow_pickle=False)
     names = [*(f"counts_{part}" for part in STRUCTURE), *ARRAYS]
     checksums = {name: files.sha256_of(folder / f"{name}.npy") for name in names}
-    facts = {"schema": SCHEMA, "files": checksums, **{name: list(getattr(cells, name)) for name in WORDS}}
+    words = {name: list(getattr(cells, name)) for name in WORDS}
+    facts = {"schema": SCHEMA, "files": checksums, "origin": dict(origin), **words}
     text = json.dumps({"sha256": _checksum(facts), **facts}, indent=1)
-    files.write(folder / "cells.json", text.encode())
+    files.write(folder / FACTS, text.encode())
 
 
 def load_cells(folder: Path) -> Cells | None:
@@ -238,11 +242,11 @@ def load_cells(folder: Path) -> Cells | None:
     -------
     None if there are none, or if a checksum is wrong, which is logged as a warning.
     """
-    if not (folder / "cells.json").exists():
+    if not (folder / FACTS).exists():
         return None
     try:
-        facts = json.loads((folder / "cells.json").read_bytes())
-        broken = [] if facts.pop("sha256") == _checksum(facts) else ["cells.json"]
+        facts = json.loads((folder / FACTS).read_bytes())
+        broken = [] if facts.pop("sha256") == _checksum(facts) else [FACTS]
         broken += [name for name, digest in facts["files"].items() if files.sha256_of(folder / f"{name}.npy") != digest]
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         broken = [str(error)]

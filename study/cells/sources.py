@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
@@ -13,6 +14,7 @@ import scipy.sparse as sp
 from study.cells.counted import with_counts
 from study.cells.findings import Findings
 from study.cells.h5ad import open_h5ad
+from study.cells.kept import kept_datasets
 from study.cells.names import as_text, spelled
 from study.cells.sheet import Sheet
 from study.cells.simulation import simulate
@@ -24,20 +26,31 @@ from study.files import sha256_of
 BUILT_IN = ("self", "none")  # queries that every study has
 
 
-def query_names(config: DataConfig) -> tuple[str, ...]:
-    """Return the queries that a study of this data can name: its own in order, then `self` and `none`."""
-    return own_queries(config) + BUILT_IN
+def query_names(config: DataConfig, directory: Path | None = None) -> tuple[str, ...]:
+    """Return the queries that a study of this data can name: its own in order, then `self` and `none`.
+
+    See `own_queries`.
+    """
+    return own_queries(config, directory) + BUILT_IN
 
 
-def own_queries(config: DataConfig) -> tuple[str, ...]:
+def own_queries(config: DataConfig, directory: Path | None = None) -> tuple[str, ...]:
     """Return the queries that the data has, in order: as configured, or one for each dataset.
+
+    Parameters
+    ----------
+    config
+        The data.
+    directory
+        Folder of prepared cells, if they will do where files are no longer there.
 
     Raises
     ------
     InputError
         If the datasets of an h5ad cannot be read, or a query has the name of a built-in one.
     """
-    names = tuple(config.queries) or datasets(config)
+    kept = kept_datasets(directory, config) if directory and absent_files(config) else ()
+    names = tuple(config.queries) or kept or datasets(config)
     for name in names:
         if name in (*BUILT_IN, "reference"):
             raise InputError(
@@ -60,6 +73,11 @@ def datasets(config: DataConfig) -> tuple[str, ...]:
     sheets = [open_h5ad(path, None, matrix=False) for path in paths] or [pbmc68k()]
     values = {value for sheet in sheets for value in spelled(_dataset(sheet, config), config)}
     return tuple(sorted(values - {"", *reference_values(config)}))
+
+
+def absent_files(config: DataConfig) -> list[Path]:
+    """Return the files of a study that are not, or no longer, where they should be."""
+    return [path for path in source_files(config).values() if not os.path.exists(path)]  # noqa: PTH110
 
 
 def _dataset(sheet: Sheet, config: DataConfig) -> np.ndarray:

@@ -18,8 +18,9 @@ import scipy.sparse as sp
 from study.cells.alignment import Source, annotation, read_source
 from study.cells.chunks import Rows, spool
 from study.cells.findings import Findings
+from study.cells.kept import FACTS, kept_folder, origin_of
 from study.cells.prepared import SCHEMA, Cells, load_cells, save_cells
-from study.cells.sources import content_of, query_names
+from study.cells.sources import absent_files, content_of, query_names
 from study.config import DataConfig, QuerySpec, dump
 from study.errors import InputError, few, nearest
 from study.files import explained
@@ -44,7 +45,7 @@ def prepare(
         Queries, of those that `query_names` gives.
     directory
         Folder of prepared cells. Each query has a folder there that is named after the content of the sources and
-        whatever else decides about its cells.
+        whatever else decides about its cells. Where a file is no longer there, those last made of it will do.
     wrote
         Called with each folder that is made here, the outer one first; one that another process makes is not told of.
 
@@ -53,19 +54,14 @@ def prepare(
     InputError
         With all problems of the sources, or if a query cannot be made of them.
     """
-    known = query_names(config)
+    known = query_names(config, directory)
     for name in names:
         if name not in known:
             raise InputError(f"query={name}: no such query.{nearest(name, known)} There are: {', '.join(known)}.")
-    identity = {
-        "schema": SCHEMA,
-        "content": content_of(config),
-        "config": {key: value for key, value in dump(config).items() if key not in NO_CONTENT},
-    }
-    folders = {name: directory / _fingerprint(identity, config, name) for name in names}
+    folders = _kept_folders(config, names, directory) or _folders(config, names, directory)
     for folder in folders.values():
         with suppress(OSError):  # it is not there yet, or another's: to mark it as in use is a courtesy
-            os.utime(folder / "cells.json")
+            os.utime(folder / FACTS)
     cells = {name: load_cells(folder) for name, folder in folders.items()}
     missing = [name for name in names if cells[name] is None]
     if missing:
@@ -80,7 +76,8 @@ def prepare(
         for name, twin in made.items():
             counts = [Rows(source.counts, source.reference), twin.counts]
             _make(folders[name], wrote)
-            save_cells(annotation(source, twin.rows, twin.copies), counts, folders[name])
+            origin = origin_of(config, sorted(set(source.dataset[source.query])), _made_of(config, name))
+            save_cells(annotation(source, twin.rows, twin.copies), counts, folders[name], origin)
             cells[name] = load_cells(folders[name])
     return {name: found for name, found in cells.items() if found is not None}
 
@@ -262,12 +259,35 @@ def _from_reference(source: Source, config: DataConfig) -> Twin:
     return Twin(rows, Rows(source.counts, rows), copies=np.arange(size) // len(source.reference) + 1)
 
 
-def _fingerprint(identity: dict[str, Any], config: DataConfig, name: str) -> str:
-    """Name of the folder of a prepared query: it changes with whatever can change the cells."""
-    twin: Any = name if name == "none" else dump(spec_of(config, name))
-    if twin != name and (twin["match_size"] or twin["match_depth"]):
-        twin = {"matched": twin, "with": {other: dump(wanted) for other, wanted in config.queries.items()}}
+def _kept_folders(config: DataConfig, names: Sequence[str], directory: Path) -> dict[str, Path]:
+    """Folders of queries whose sources are no longer there; none if some of these must be read."""
+    absent = absent_files(config)
+    found = {name: kept_folder(directory, config, _made_of(config, name)) for name in names} if absent else {}
+    folders = {name: folder for name, folder in found.items() if folder is not None}
+    if len(folders) < len(names):
+        return {}
+    log.warning("%s: not there any more. The cells that were made of it are used.", ", ".join(map(str, absent)))
+    return folders
+
+
+def _folders(config: DataConfig, names: Sequence[str], directory: Path) -> dict[str, Path]:
+    """Folders of queries, each named after whatever can change its cells."""
+    identity = {
+        "schema": SCHEMA,
+        "content": content_of(config),
+        "config": {key: value for key, value in dump(config).items() if key not in NO_CONTENT},
+    }
+    texts = {name: json.dumps({**identity, "twin": _made_of(config, name)}, sort_keys=True) for name in names}
+    return {name: directory / hashlib.sha256(text.encode()).hexdigest()[:32] for name, text in texts.items()}
+
+
+def _made_of(config: DataConfig, name: str) -> Any:
+    """What decides which cells a query has, beside the sources."""
     if name == "self":  # as large as the largest of the others
-        twin = {"self": {other: dump(wanted) for other, wanted in config.queries.items()}}
-    text = json.dumps({**identity, "twin": twin}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+        return {"self": {other: dump(wanted) for other, wanted in config.queries.items()}}
+    if name == "none":
+        return name
+    twin = dump(spec_of(config, name))
+    if twin["match_size"] or twin["match_depth"]:
+        return {"matched": twin, "with": {other: dump(wanted) for other, wanted in config.queries.items()}}
+    return twin

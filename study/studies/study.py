@@ -41,10 +41,11 @@ def open_study(config: StudyConfig, wrote: Callable[[Path], None] | None = None)
         If the data or the design cannot be used.
     """
     refuse_without_truth(config)
-    queries = query_names(config.data)
+    counts = config.directory / "counts"
+    queries = query_names(config.data, counts)
     every = (*trials_of(config, queries), *controls_of(config, queries))
     used = list(dict.fromkeys(trial.query for trial in every))
-    cells = prepare(config.data, used, config.directory / "counts", wrote)
+    cells = prepare(config.data, used, counts, wrote)
     if config.space.design == "search":
         conditions = conditions_of(config, queries, cells)
         search, plan = follow_search(config, queries, conditions, recall_reader(config.directory))

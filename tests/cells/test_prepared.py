@@ -114,7 +114,7 @@ def test_digest_tells_reference_from_query(cells):
 
 
 def test_save_and_load_give_the_same_read_only_cells(cells, tmp_path):
-    save_cells(cells, [Rows.all(cells.counts)], tmp_path / "a")
+    save_cells(cells, [Rows.all(cells.counts)], tmp_path / "a", {})
     loaded = load_cells(tmp_path / "a")
     assert loaded is not None
     assert loaded.digest() == cells.digest()
@@ -154,12 +154,12 @@ def edit(path, old, new):
 
 @pytest.mark.parametrize("broken", BREAK)
 def test_broken_files_are_found_and_said(cells, tmp_path, caplog, broken):
-    save_cells(cells, [Rows.all(cells.counts)], tmp_path)
+    save_cells(cells, [Rows.all(cells.counts)], tmp_path, {})
     BREAK[broken](tmp_path)
     assert load_cells(tmp_path) is None
     assert str(tmp_path) in caplog.text
     assert "prepared again" in caplog.text
-    save_cells(cells, [Rows.all(cells.counts)], tmp_path)
+    save_cells(cells, [Rows.all(cells.counts)], tmp_path, {})
     assert load_cells(tmp_path).digest() == cells.digest()
 
 
@@ -169,5 +169,5 @@ def test_a_write_that_fails_leaves_no_cells(cells, tmp_path, monkeypatch):
 
     monkeypatch.setattr("study.files.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
-        save_cells(cells, [Rows.all(cells.counts)], tmp_path)
+        save_cells(cells, [Rows.all(cells.counts)], tmp_path, {})
     assert list(tmp_path.iterdir()) == []
