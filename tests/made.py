@@ -32,16 +32,18 @@ def unslug(text: str) -> str:
 
 
 KEY = "a" * 64
+# The cells with ten fine labels, and a study half the size of the default one.
+FINE = ["data=pbmc68k-fine", "name=pbmc68k-default", "space.replicates=3"]
 
 
 @cache
 def pbmc() -> dict[str, Cells]:
     with tempfile.TemporaryDirectory() as folder:
-        return prepare(compose().data, ("asis", "shallow", "none"), Path(folder))
+        return prepare(compose(FINE).data, ("asis", "shallow", "none"), Path(folder))
 
 
 def study_of(factors: str | None = None, *overrides: str, **space: object) -> StudyConfig:
-    values = dump(compose(list(overrides)))
+    values = dump(compose([*FINE, *overrides]))
     if factors is not None:
         values["space"]["factors"] = yaml.safe_load(factors)
     values["space"] |= space
@@ -140,7 +142,7 @@ TINY = ["scvi.n_hidden=8", "scvi.n_latent=3"]
 @cache
 def few_cells() -> Cells:
     with tempfile.TemporaryDirectory() as folder:
-        return prepare(compose().data, ["asis"], Path(folder))["asis"].first(60)
+        return prepare(compose(FINE).data, ["asis"], Path(folder))["asis"].first(60)
 
 
 def attribute(

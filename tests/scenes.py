@@ -32,6 +32,7 @@ from study.trials.record import Predictions, Result
 from study.trials.store import write_result
 from study.trials.tables import count_frame
 from study.verdict.sentences import judge
+from tests.made import FINE
 
 HOSTILE = ("<script>alert(1)</script>", '"%s" %{x}', "../../x", "🧬 </title>", "{{ 7 * 7 }}<b>&amp;", "x" * 300)
 
@@ -128,7 +129,7 @@ def scene(
     **space: Any,
 ) -> Scene:
     """Return a study whose results are random predictions, some settings better than others."""
-    values = dump(compose())
+    values = dump(compose(FINE))
     values["data"]["queries"] = {name: {} for name in queries}
     values["space"] |= {"factors": factors or FACTORS | {"query": {"levels": list(queries)}}, "folds": 3} | space
     config = validate(values)
@@ -214,7 +215,7 @@ def large() -> Scene:
         "scanvi.max_epochs": {"levels": list(range(1, 11))},
     }
     classes = [f"class {code:02d} of a long name" for code in range(60)]
-    values = dump(compose())
+    values = dump(compose(FINE))
     values["data"]["queries"] = {"first": {}, "second": {}}
     values["space"] |= {"factors": factors, "replicates": 5}
     config = validate(values)

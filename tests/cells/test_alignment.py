@@ -21,6 +21,7 @@ from study.cells.twins import prepare
 from study.config.composition import compose
 from study.config.data import DataConfig
 from study.errors import InputError
+from tests.made import FINE
 
 
 @pytest.fixture(autouse=True)
@@ -570,7 +571,7 @@ def test_bundled_counts_are_exact():
 
 
 def test_query_names():
-    data = compose().data
+    data = compose(FINE).data
     assert query_names(data) == ("asis", "shallow", "skewed", "self", "none")
     assert query_names(data.model_copy(update={"queries": {}})) == ("4", "5", "6", "7", "8", "self", "none")
 
@@ -582,7 +583,7 @@ def test_variable_genes_are_the_references_own(shared_data, tmp_path):
     path = shared_data / "kang_ctrl_stim_2donors.h5ad"
     change = {"path": path, "source": "combined", "dataset_key": "batch", "reference_value": "ctrl", "genes": 200}
     change |= {"labels_key": "cell_type", "truth_key": "cell_type", "batch_key": "batch", "layer": None, "queries": {}}
-    config = compose().data.model_copy(update=change)
+    config = compose(FINE).data.model_copy(update=change)
     cells = prepare(config, ["stim"], tmp_path)["stim"]
     reference = anndata.read_h5ad(path)
     reference = reference[reference.obs["batch"] == "ctrl"].copy()

@@ -8,10 +8,11 @@ import scipy.sparse as sp
 
 from study.cells.check import check_data
 from study.config.composition import compose
+from tests.made import FINE
 
 
 def test_the_bundled_cells_are_fit_and_described():
-    report = check_data(compose().data, ("asis", "shallow"))
+    report = check_data(compose(FINE).data, ("asis", "shallow"))
     assert report.problems == ()
     cells = report.cells.set_index("name")
     assert cells["cells"].to_dict() == {"reference": 269, "asis": 431, "shallow": 431}
@@ -49,10 +50,10 @@ def test_the_built_in_queries_can_be_described(toy, combined):
 
 
 def test_small_classes_are_named():
-    warnings = check_data(compose().data, folds=5).warnings
+    warnings = check_data(compose(FINE).data, folds=5).warnings
     assert any("class 'CD34+' has 4 reference cells, fewer than the 5 folds" in warning for warning in warnings)
     assert not any("Dendritic" in warning for warning in warnings)
-    assert not check_data(compose().data, folds=3).warnings
+    assert not check_data(compose(FINE).data, folds=3).warnings
 
 
 def test_odd_labels_are_named(toy, combined):

@@ -19,6 +19,7 @@ from study.config.composition import compose
 from study.config.data import DataConfig
 from study.errors import InputError
 from tests.cells.test_alignment import dense, separate
+from tests.made import FINE
 
 N = 30
 SYMBOLS = [f"SYM{i}" for i in range(N)]
@@ -34,7 +35,7 @@ def sheet(where: str, names: list[str], **columns: list[object]) -> Sheet:
 
 @cache
 def plain() -> DataConfig:
-    return compose().data
+    return compose(FINE).data
 
 
 def data(**changes: object) -> DataConfig:

@@ -13,11 +13,12 @@ from study.cells.twins import prepare
 from study.config.composition import compose
 from study.errors import InputError
 from study.plan.condition import Condition
+from tests.made import FINE
 
 
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory) -> Cells:
-    return prepare(compose().data, ["asis"], tmp_path_factory.mktemp("prepared"))["asis"]
+    return prepare(compose(FINE).data, ["asis"], tmp_path_factory.mktemp("prepared"))["asis"]
 
 
 def test_rows_and_codes_fit_together(cells):

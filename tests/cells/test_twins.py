@@ -14,13 +14,14 @@ from study.cells.prepared import Cells
 from study.cells.twins import prepare, select_rows, spec_of, thin
 from study.config.composition import compose
 from study.config.data import DataConfig
+from tests.made import FINE
 
 LABELS = ("asis", "shallow", "skewed", "self", "none")
 
 
 @pytest.fixture(scope="module")
 def data() -> DataConfig:
-    return compose().data
+    return compose(FINE).data
 
 
 @pytest.fixture(scope="module")

@@ -309,7 +309,8 @@ CASES = {
         space(factors="{query_cells: {levels: [10, all]}, query: {levels: [q2, q1]}}"),
     ),
     "no dataset column, separate files that have one": Case(
-        "plan data=combined", ("there is no data 'combined'", "Found: forum, pbmc68k, separate, simulated")
+        "plan data=combined",
+        ("there is no data 'combined'", "Found: forum, pbmc68k, pbmc68k-fine, separate, simulated"),
     ),
     "a path that is missing": Case("plan data=forum", ("data.path is missing", "Give it")),
     # configuration

@@ -65,7 +65,10 @@ def same_cells(adata: AnnData, cells: Cells, batch: str | None) -> None:
     """The script's cells are those that the study prepared: counts, labels, batches and names, in the same order."""
     assert (cells.counts != adata.X).nnz == 0
     assert adata.var_names.tolist() == cells.genes.tolist()
-    assert adata.obs["label"].tolist() == [cells.classes[code] for code in cells.labels] + ["Unknown"] * cells.n_query
+    assert (
+        adata.obs["label"].tolist()
+        == [(*cells.classes, "Unknown")[code] for code in cells.labels] + ["Unknown"] * cells.n_query
+    )
     assert cells.names.tolist() == adata.obs_names.tolist()
     if batch is not None:
         assert adata.obs[batch].tolist() == [cells.batches[code] for code in cells.batch]

@@ -26,7 +26,14 @@ from study.trials.store import read_all, read_predictions
 from study.verdict.controls import ControlResult, judge_controls
 from tests.system.conftest import Workplace
 
-SMALL = ["scvi.max_epochs=3", "scvi.n_hidden=16", "scvi.n_latent=4", "scanvi.max_epochs=3", "query_cells=100"]
+SMALL = [
+    "data=pbmc68k-fine",
+    "scvi.max_epochs=3",
+    "scvi.n_hidden=16",
+    "scvi.n_latent=4",
+    "scanvi.max_epochs=3",
+    "query_cells=100",
+]
 TWO_QUERIES = {"query": {"levels": ["asis", "shallow"]}}
 
 

@@ -22,7 +22,7 @@ from study.trials.perform import perform
 from study.trials.record import Predictions
 from study.trials.store import read_all, read_predictions
 
-SMALL = ["scvi.max_epochs=3", "scvi.n_hidden=16", "scvi.n_latent=4", "query_cells=100"]
+SMALL = ["data=pbmc68k-fine", "scvi.max_epochs=3", "scvi.n_hidden=16", "scvi.n_latent=4", "query_cells=100"]
 
 
 def planned(folder: Path, factors: str, *more: str) -> tuple[Plan, dict[str, Cells]]:

@@ -18,6 +18,7 @@ from study.cells.twins import prepare
 from study.config.composition import compose
 from study.training.fast import accelerate, fused_adam
 from study.training.likelihood import CountLikelihood
+from tests.made import FINE
 
 BATCH = {"use_batch_norm": "both", "use_layer_norm": "none"}
 LAYER = {"use_batch_norm": "none", "use_layer_norm": "both"}
@@ -29,7 +30,7 @@ TWO_LAYERS = {"n_layers": 2, "encode_covariates": True, "var_activation": torch.
 @cache
 def pbmc() -> Cells:
     with tempfile.TemporaryDirectory() as folder:
-        return prepare(compose().data, ["asis"], Path(folder))["asis"]
+        return prepare(compose(FINE).data, ["asis"], Path(folder))["asis"]
 
 
 def minibatch(rows: range, dtype: torch.dtype) -> dict[str, Tensor]:

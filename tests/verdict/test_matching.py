@@ -15,7 +15,7 @@ from study.errors import InputError
 from study.plan.tree import Plan, plan_study
 from study.trials.record import Result
 from study.verdict.matching import matched_spread
-from tests.made import some_result
+from tests.made import FINE, some_result
 
 QUERIES = {
     "large": {},
@@ -27,7 +27,7 @@ QUERIES = {
 
 
 def study() -> StudyConfig:
-    values = dump(compose())
+    values = dump(compose(FINE))
     values["data"]["queries"] = QUERIES
     levels = ["large", "small", "large both", "small both"]
     values["space"] |= {"factors": {"query": {"levels": levels}}, "replicates": 3}
@@ -71,7 +71,7 @@ def test_a_matched_query_follows_the_others(tmp_path: Path, cells: dict[str, Cel
 
 def test_two_ways_to_set_the_depth_are_refused() -> None:
     with pytest.raises(InputError, match="'thin' and 'match_depth'"):
-        compose(["data.queries.shallow.match_depth=true"])
+        compose([*FINE, "data.queries.shallow.match_depth=true"])
 
 
 def made(cells: dict[str, Cells]) -> Plan:
@@ -111,7 +111,7 @@ def test_what_survives_matching_is_told_from_chance(cells: dict[str, Cells]) -> 
 def test_without_twins_or_replicates_there_is_no_table(cells: dict[str, Cells]) -> None:
     planned = made(cells)
     found = results_of(planned, {name: [0.9, 0.8, 0.7] for name in QUERIES})
-    assert matched_spread(compose().data.queries, planned, found).empty
+    assert matched_spread(compose(FINE).data.queries, planned, found).empty
     first = {t.key: found[t.key] for t in planned.trials if t.replicate.index == 0}
     assert matched_spread(study().data.queries, planned, first).empty
     assert matched_spread(study().data.queries, planned, {}).empty
