@@ -73,7 +73,7 @@ def recall_of_engines(seed: int, epochs: tuple[int, int]) -> npt.NDArray[np.floa
     found = []
     for engine in ENGINES:
         on, states, called = Hardware(engine=engine), [], []
-        config = compose()
+        config = compose(["data=pbmc68k-fine"])
         pretrain(cells, parts, config, seed, [epochs[0]], lambda s, a=states: a.append(state_of(s.model)), on)
 
         def read(snapshot: Snapshot, a: list[npt.NDArray[np.int64]] = called) -> None:
@@ -88,7 +88,7 @@ def recall_of_engines(seed: int, epochs: tuple[int, int]) -> npt.NDArray[np.floa
 def bundled() -> Cells:
     """The bundled cells and their query."""
     with tempfile.TemporaryDirectory() as folder:
-        return prepare(compose().data, ["asis"], Path(folder))["asis"]
+        return prepare(compose(["data=pbmc68k-fine"]).data, ["asis"], Path(folder))["asis"]
 
 
 if __name__ == "__main__":

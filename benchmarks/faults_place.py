@@ -27,7 +27,7 @@ factors:
   scanvi.max_epochs: {levels: [2, 4]}
 replicates: 2
 """
-SETTINGS = ["space=broken", "name=study", "scvi.n_hidden=16", "scvi.n_latent=4", "query_cells=60"]
+SETTINGS = ["data=pbmc68k-fine", "space=broken", "name=study", "scvi.n_hidden=16", "scvi.n_latent=4", "query_cells=60"]
 TRIALS = 8
 STAGES = 8
 WORKER = "ResourceTrainable"

@@ -87,7 +87,9 @@ def machine(device: str) -> Figures:
 
 def small_study(device: str, quick: bool) -> Figures:
     """Stages of the default study on the GPU, each with its recalls beside those of the CPU."""
-    config = compose(["space.replicates=1", *(["scvi.max_epochs=2", "scvi.n_hidden=16"] if quick else [])])
+    config = compose(
+        ["data=pbmc68k-fine", "space.replicates=1", *(["scvi.max_epochs=2", "scvi.n_hidden=16"] if quick else [])]
+    )
     with tempfile.TemporaryDirectory() as folder:
         cells = prepare(config.data, ["asis", "shallow"], Path(folder) / "counts")
         plan = plan_study(config, cells, query_names(config.data))

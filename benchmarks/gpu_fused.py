@@ -217,7 +217,7 @@ def kernels(model: SCVI | SCANVI, members: int, device: str) -> Figures:
 
 def recalls(device: str, quick: bool) -> Figures:
     """Held-out recall of each class of the bundled cells, of seeds that trained together."""
-    cells, config = bundled(), compose()
+    cells, config = bundled(), compose(["data=pbmc68k-fine"])
     parts, (first, second) = split_cells(cells, 0, 3, BATCH), (2, 2) if quick else (40, 15)
     seeds, held = range(2 if quick else 10), cells_on(cells, torch.device(device))
     start = time.perf_counter()
@@ -253,4 +253,4 @@ def recalls(device: str, quick: bool) -> Figures:
 def bundled() -> Cells:
     """The bundled cells and their query."""
     with tempfile.TemporaryDirectory() as folder:
-        return prepare(compose().data, ["asis"], Path(folder))["asis"]
+        return prepare(compose(["data=pbmc68k-fine"]).data, ["asis"], Path(folder))["asis"]

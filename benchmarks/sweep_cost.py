@@ -122,7 +122,7 @@ def make_project(size: Size, folder: Path) -> Study:
 
 def overrides(size: Size, folder: Path) -> list[str]:
     """Return what the command line says."""
-    return [f"root={folder}/studies", "space=bench", f"scvi.max_epochs={size.scvi_epochs}"]
+    return [f"root={folder}/studies", "data=pbmc68k-fine", "space=bench", f"scvi.max_epochs={size.scvi_epochs}"]
 
 
 def write_cells(study: Study, size: Size, folder: Path) -> None:

@@ -31,7 +31,7 @@ def studies(folder: Path, quick: bool) -> list[StudyConfig]:
     """Write the cells to a folder and return the studies of them; those of absent files are left out."""
     steps = QUICK if quick else STEPS
     twin = {"query": {"levels": ["asis", "shallow"]}}
-    found = [_study("pbmc68k", folder, (), (269, 431), steps, twin)]
+    found = [_study("pbmc68k", folder, ("data=pbmc68k-fine",), (269, 431), steps, twin)]
     for name, cells in _real(quick).items():
         path = folder / f"{name}.h5ad"
         cells.write_h5ad(path)

@@ -90,7 +90,7 @@ def count(page: Page) -> Locator:
 
 def test_trials_show_their_factors_and_recalls_and_can_be_filtered(table: Visit) -> None:
     page = table.page
-    recalls = ["heldout/recall/Dendritic", "heldout/recall/CD19:2B: B"]
+    recalls = ["heldout/recall/Dendritic cell", "heldout/recall/B cell"]
     page.get_by_role("button", name="Columns", exact=True).click()
     for name in (*recalls, *FACTORS):
         page.get_by_placeholder("Search columns").fill(name)

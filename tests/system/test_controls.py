@@ -145,7 +145,7 @@ def test_a_study_with_controls_keeps_them_beside_its_table(workplace: Workplace)
     assert found == (2, 6, 0), "beside two trials one without a query, two of surgery, one regression"
     assert facts["controls"]["none"]["outcome"] == "finished"
     assert facts["controls"]["surgery"]["outcome"] == "pass"
-    folder = workplace.folder / "studies" / "pbmc68k-controlled"
+    folder = workplace.folder / "studies" / "pbmc68k-fine-controlled"
     assert len(pd.read_csv(folder / "tables" / "trials.csv")) == 2
     assert pd.read_csv(folder / "tables" / "controls.csv")["control"].tolist() == ["none", "surgery", "logistic"]
     flips = pd.read_csv(folder / "tables" / "flips.csv")

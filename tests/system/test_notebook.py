@@ -122,7 +122,7 @@ def test_recalls_and_confusion_are_what_predictions_give(results: StudyResults) 
         assert np.allclose(rows.recall.dropna(), right.reindex(rows.recall.dropna().index))
         assert rows.support[rows.support > 0].to_dict() == mine.label.value_counts().to_dict()
         counts = results.confusion(str(part), [key])
-        assert int(counts.to_numpy().sum()) == len(mine)
+        assert int(counts.to_numpy().sum()) == mine.label.notna().sum()
         for (label, called), found in mine.groupby(["label", "predicted"]):
             assert counts.loc[label, called] == len(found)
     two = results.trials.trial_key.iloc[:2]
@@ -213,7 +213,7 @@ def test_names_that_are_not_there_are_refused_with_their_neighbours(executed: Ex
         (lambda: results.attribute("heldout/recal"), "Did you mean 'heldout/recall'?"),
         (lambda: results.plot_recall(by="query_cell"), "Did you mean 'query_cells'?"),
         (lambda: results.plot_recall("held-out"), "heldout"),
-        (lambda: results.plot_effects(class_name="Dendritc"), "Did you mean 'Dendritic'?"),
+        (lambda: results.plot_effects(class_name="Dendritc cell"), "Did you mean 'Dendritic cell'?"),
         (lambda: results.plot_query_size("heldout/macro"), "heldout/macro_"),
         (lambda: results.predictions("0123"), "trial '0123'"),
         (lambda: results.confusion("train", []), "trial_key"),

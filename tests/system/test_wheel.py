@@ -25,7 +25,7 @@ def test_the_wheel_brings_all_it_needs(tmp_path: Path) -> None:
         assert where.startswith(str(installed)), "the copy under test is the installed one"
         return said
 
-    assert "96 trials" in call("plan")
+    assert "192 trials" in call("plan")
     call("init", "mine")
     made = {path.relative_to(elsewhere / "mine") for path in (elsewhere / "mine").rglob("*.yaml")}
     shipped = {
