@@ -107,11 +107,30 @@ def configuration_of(path: Path, workers: int) -> Any:
     return validate(values)
 
 
+def timed(owner: Any, name: str, spent: list[float]) -> None:
+    """Have a function note how many seconds each call of it takes."""
+    function = getattr(owner, name)
+
+    def noting(*arguments: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return function(*arguments)
+        finally:
+            spent.append(time.perf_counter() - start)
+
+    setattr(owner, name, noting)
+
+
 def prepare(path: Path) -> dict[str, float]:
     """Prepare and digest the cells; return peaks of this process in bytes, and seconds."""
+    from study.cells import alignment
+    from study.cells.fingerprint import Printer
     from study.cells.twins import prepare
 
     held = 0
+    for_roles: list[float] = []
+    for owner, name in ((Printer, "see"), (Printer, "prints"), (alignment, "one_role")):
+        timed(owner, name, for_roles)
 
     def look() -> None:
         nonlocal held
@@ -128,6 +147,7 @@ def prepare(path: Path) -> dict[str, float]:
         "held": held,
         "resident": status("self")["VmHWM"],
         "seconds": seconds,
+        "for_roles": sum(for_roles),
         "cells": cells["query"].counts.shape[0],
     }
 
@@ -207,7 +227,8 @@ def main() -> None:
         prepared = alone(prepare, large)
         console.print(
             f"preparing: holds at most {prepared['held'] / GIB:.2f} GiB "
-            f"({prepared['resident'] / GIB:.2f} GiB with mapped files), {prepared['seconds']:.0f} s"
+            f"({prepared['resident'] / GIB:.2f} GiB with mapped files), {prepared['seconds']:.0f} s, of which "
+            f"{prepared['for_roles'] / prepared['seconds']:.0%} to find cells in two roles"
         )
         base = alone(train, tiny, 1)["peaks"][0]
         trained, added = {}, {}
@@ -223,6 +244,7 @@ def main() -> None:
             "prepare_peak_gib": prepared["held"] / GIB,
             "prepare_resident_gib": prepared["resident"] / GIB,
             "prepare_seconds": prepared["seconds"],
+            "roles_share": prepared["for_roles"] / prepared["seconds"],
             "csr_gib": size / GIB,
             "added_worker_gib": float(np.mean(added[2])) / GIB,
             "added_by_worker_gib": {workers: [value / GIB for value in extra] for workers, extra in added.items()},
