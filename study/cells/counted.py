@@ -27,7 +27,8 @@ def with_counts(sheet: Sheet, config: DataConfig, findings: Findings) -> Sheet |
         return None
     if 0 in sheet.matrix.shape:
         findings.problems.append(
-            f"{sheet.where}: has {sheet.matrix.shape[0]:,} cells and {sheet.matrix.shape[1]:,} genes."
+            f"{sheet.where}: has {sheet.matrix.shape[0]:,} cells and {sheet.matrix.shape[1]:,} genes. "
+            "Expected some of both."
         )
         return None
     try:

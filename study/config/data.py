@@ -11,13 +11,15 @@ from pydantic import (
     model_validator,
 )
 
-from study.config.values import DEEPEST, SEED_LIMIT, Count, Model, Positive, Separation, Share
+from study.config.values import DEEPEST, SEED_LIMIT, Count, Model, Positive, Separation, Share, Value
 
 
 class QuerySpec(Model):
     """One query as a level of the factor `query`: which cells, and what is changed about them (a twin)."""
 
-    of: str | tuple[str, ...] | None = Field(None, description="value(s) of the dataset column; all queries if absent")
+    of: Value | tuple[Value, ...] | None = Field(
+        None, description="value(s) of the dataset column; all queries if absent"
+    )
     thin: Share | None = Field(None, description="keep each count with this probability (binomial thinning)")
     compose: dict[str, Annotated[float, Field(ge=0)]] | None = Field(None, description="share of cells of each label")
     drop: tuple[str, ...] | None = Field(None, description="labels whose cells are left out")
@@ -98,7 +100,7 @@ class DataConfig(Model):
     query_paths: dict[str, Path] = Field(default_factory=dict, description="h5ad of each query (source: separate)")
     simulate: SimulateConfig | None = Field(None, description="what to simulate (source: simulated)")
     dataset_key: str = Field(description="column of obs that tells reference from queries")
-    reference_value: str | tuple[str, ...] = Field(description="its value(s) for reference cells")
+    reference_value: Value | tuple[Value, ...] = Field(description="its value(s) for reference cells")
     labels_key: str = Field(description="column of obs with the labels of the reference")
     truth_key: str | None = Field(None, description="column with true labels of query cells, where known")
     batch_key: str | None = Field(None, description="column of obs that scVI corrects for")

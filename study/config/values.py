@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
@@ -30,6 +31,8 @@ def _level(value: object) -> object:
 
 
 Level = Annotated[bool | int | float | str, PlainValidator(_level)]
+# A value of a column: numbers become text by themselves, and a column of true and false has 'True' and 'False'.
+Value = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, bool) else value)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]

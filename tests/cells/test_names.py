@@ -258,3 +258,13 @@ def test_a_code_that_is_missing_is_no_label(toy: AnnData, combined: Write, tmp_p
     config = combined(toy)
     coded(config.path or Path(), "label", ["B", "C"], "obs/__categories/label")
     assert "missing or empty for 10 of 30 cells" in refusal(config, tmp_path)
+
+
+def test_a_column_of_true_and_false_tells_reference_from_queries(
+    toy: AnnData, combined: Callable[..., DataConfig]
+) -> None:
+    toy.obs["of_reference"] = toy.obs["ds"] == "ref"
+    values = {"dataset_key": "of_reference", "reference_value": True, "queries": {"other": {"of": False}}}
+    report = check_data(combined(toy, **values))
+    assert not report.problems
+    assert report.cells["cells"].to_list() == [30, 30]
