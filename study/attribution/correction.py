@@ -29,6 +29,7 @@ def holm(p: Floats, weights: Floats | None = None) -> Floats:
     left = np.cumsum(weight[order][::-1])[::-1]
     adjusted = np.empty_like(flat)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(flat[order] / weight[order] * left))
+    adjusted = np.maximum(adjusted, flat)  # else rounding makes it the smaller one
     return adjusted.reshape(p.shape)
 
 

@@ -54,7 +54,7 @@ def _confused(matrix: Floats) -> Floats:
 
 def _joined(matrix: Floats) -> list[list[int]]:
     """Return the groups that come of joining the most confused ones, in this order, each with its classes in order."""
-    groups, joined = [[place] for place in range(len(matrix))], []
+    matrix, groups, joined = matrix.copy(), [[place] for place in range(len(matrix))], []
     while len(groups) > 2:
         confused = _confused(matrix)
         kept, gone = sorted(divmod(int(confused.argmax()), len(groups)))

@@ -112,7 +112,7 @@ def test_spellings_of_labels_that_are_not_used_are_no_concern(toy: AnnData, comb
 def test_labels_are_put_together_as_if_the_file_said_so(toy: AnnData, combined: Write, tmp_path: Path) -> None:
     config = combined(toy, labels={"T cell": ["A", "C"]}, queries={"q": {"of": "q1", "compose": {"T cell": 1, "B": 1}}})
     cells = prepare(config, ["q"], tmp_path / "p")["q"]
-    toy.obs["label"] = toy.obs["label"].replace({"A": "T cell", "C": "T cell"})
+    toy.obs["label"] = toy.obs["label"].astype(str).replace({"A": "T cell", "C": "T cell"})
     right = combined(toy, queries=dict(config.queries))
     assert cells.digest() == prepare(right, ["q"], tmp_path / "right")["q"].digest()
     assert cells.truth_classes == ("B", "T cell"), "B is not named, and keeps its name"
