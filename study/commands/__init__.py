@@ -1,6 +1,6 @@
 """The commands, and a study in Python.
 
-In the order of flow: options, refusal, recalls, pipeline, detach, foresight, facts, progress, terminal,
+In the order of flow: options, folder, refusal, recalls, pipeline, detach, foresight, facts, progress, terminal,
 explained, notebook, cli.
 """
 

@@ -6,16 +6,30 @@ import errno
 import json
 import logging
 import shlex
-import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from study.commands.facts import analysis_facts, outcome_facts, plan_facts
-from study.commands.options import Calibrate, Config, Debug, Detach, Into, Json, Pilot, Registered, Versions
+from study.commands.folder import make_folder
+from study.commands.options import (
+    Calibrate,
+    Config,
+    Consensus,
+    Debug,
+    Detach,
+    Into,
+    Json,
+    Overrides,
+    Pilot,
+    Registered,
+    Unknown,
+    Versions,
+    examples,
+)
 from study.commands.progress import progress
 from study.commands.refusal import nothing_left_if_refused
 from study.commands.terminal import (
@@ -29,9 +43,8 @@ from study.commands.terminal import (
     show_prediction,
     show_status,
 )
-from study.config import StudyConfig, completions, compose, load, packaged_home
+from study.config import StudyConfig, compose, load
 from study.errors import InputError, WritingError
-from study.files import explained
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
 
@@ -45,15 +58,6 @@ app = typer.Typer(
     "Every command takes overrides in Hydra's syntax: "
     "[bold]scanvi-study run data=forum data.path=tau.h5ad space=forum scvi.max_epochs=400[/]",
 )
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="e.g. data=forum scvi.n_latent=30", autocompletion=completions),
-]
-
-
-def _examples(*commands: str) -> str:
-    """Commands to try, below the help of one."""
-    return "\n\n".join(f"[dim]$[/] {escape(command)}" for command in commands)
 
 
 @app.callback()
@@ -61,22 +65,17 @@ def _options(debug: Debug = False, version: Versions = False) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
 
 
-@app.command(epilog=_examples("scanvi-study init my-study && cd my-study"))
+@app.command(epilog=examples("scanvi-study init my-study && cd my-study"))
 def init(directory: Annotated[Path, typer.Argument(help="A new folder for your study.")]) -> None:
     """Make a folder with conf/ and search_spaces/ to edit."""
-    taken = [name for name in ("conf", "search_spaces") if (directory / name).exists()]
-    if taken:
-        raise InputError(f"{directory}: has {' and '.join(taken)} already; nothing was changed. Choose a new folder.")
-    with explained(directory):
-        for name in ("conf", "search_spaces"):
-            shutil.copytree(packaged_home() / name, directory / name)
+    make_folder(directory)
     to = console()
     to.print(f"Made {directory}/conf and {directory}/search_spaces: what a study is made of, and what varies.")
     to.print(f"Next: cd {directory} && scanvi-study check data=forum data.path=YOUR.h5ad", markup=False)
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "scanvi-study check data=forum data.path=tau.h5ad",
         "scanvi-study check data=separate data.reference=ref.h5ad 'data.query_paths={a: a.h5ad, b: b.h5ad}'",
     )
@@ -99,7 +98,7 @@ def check(overrides: Overrides = None, as_json: Json = False) -> None:
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "scanvi-study plan space=forum space.replicates=5",
         "scanvi-study plan --pilot my-first-study",
         "scanvi-study plan --calibrate resources=gpu_node",
@@ -126,7 +125,7 @@ def plan(overrides: Overrides = None, as_json: Json = False, pilot: Pilot = None
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "scanvi-study run data=forum data.path=tau.h5ad space=forum",
         "scanvi-study run space.replicates=9    (only the new replicates are trained)",
         "scanvi-study run --detach",
@@ -165,7 +164,7 @@ def start_detached(config: StudyConfig, overrides: list[str], as_json: bool) -> 
     _print_json(as_json, found.facts())
 
 
-@app.command(epilog=_examples("scanvi-study status", "scanvi-study status --json name=my-study"))
+@app.command(epilog=examples("scanvi-study status", "scanvi-study status --json name=my-study"))
 def status(overrides: Overrides = None, as_json: Json = False) -> None:
     """Tell how far a study is, and whether its run still goes on."""
     from study.sweep import status_of
@@ -175,7 +174,7 @@ def status(overrides: Overrides = None, as_json: Json = False) -> None:
     _print_json(as_json, found.facts())
 
 
-@app.command(epilog=_examples("scanvi-study report", "scanvi-study report --json | jq .verdicts"))
+@app.command(epilog=examples("scanvi-study report", "scanvi-study report --json | jq .verdicts"))
 def report(overrides: Overrides = None, as_json: Json = False) -> None:
     """Attribute what is finished so far and write the report again."""
     from study.report import analyse, read_some, write_report
@@ -191,7 +190,7 @@ def report(overrides: Overrides = None, as_json: Json = False) -> None:
     _print_json(as_json, analysis_facts(analysis, page))
 
 
-@app.command(epilog=_examples("scanvi-study export", "scanvi-study export --register"))
+@app.command(epilog=examples("scanvi-study export", "scanvi-study export --register"))
 def export(overrides: Overrides = None, registered: Registered = False) -> None:
     """Choose the settings whose worst condition is best; write best.yaml, the table, and a plain script."""
     from study.report import whole_results
@@ -220,24 +219,35 @@ def export(overrides: Overrides = None, registered: Registered = False) -> None:
 
 
 @app.command(
-    epilog=_examples(
+    epilog=examples(
         "scanvi-study transfer --config studies/my-study/best.yaml",
         "scanvi-study transfer --config studies/my-study/best.yaml --into query.h5ad resources=gpu_node",
+        "scanvi-study transfer --consensus",
     )
 )
-def transfer(overrides: Overrides = None, config: Config = None, into: Into = None) -> None:
+def transfer(
+    overrides: Overrides = None,
+    config: Config = None,
+    into: Into = None,
+    consensus: Consensus = False,
+    unknown: Unknown = None,
+) -> None:
     """Transfer the labels with the settings of best.yaml (or any), on all labelled cells."""
-    from study.studies import transfer_all
+    from study.studies import label_all, transfer_all
 
+    if (into and consensus) or (unknown is not None and not consensus):
+        raise InputError("--consensus goes without --into, and --unknown only with --consensus.")
     changes = overrides or []
     study = load(config, changes) if config else compose(changes)
     to = console()
     with nothing_left_if_refused(study.directory) as wrote:
-        for path in transfer_all(study, lambda text: to.print(text, markup=False, soft_wrap=True), wrote, into or ()):
+        say = partial(to.print, markup=False, soft_wrap=True)
+        made = label_all(study, say, wrote, unknown) if consensus else transfer_all(study, say, wrote, into or ())
+        for path in made:
             to.print(f"Wrote {path}", markup=False, soft_wrap=True)
 
 
-@app.command(epilog=_examples("scanvi-study ui tracking.port=5001"))
+@app.command(epilog=examples("scanvi-study ui tracking.port=5001"))
 def ui(overrides: Overrides = None) -> None:
     """Open MLflow on this machine (127.0.0.1) to compare the runs."""
     from study.tracking import serve
@@ -246,9 +256,7 @@ def ui(overrides: Overrides = None) -> None:
         raise typer.Exit(1)
 
 
-@app.command(
-    epilog=_examples("scanvi-study sync", "scanvi-study sync tracking=server tracking.uri=http://tracking:5000")
-)
+@app.command(epilog=examples("scanvi-study sync tracking=server tracking.uri=http://tracking:5000"))
 def sync(overrides: Overrides = None) -> None:
     """Rebuild a study's MLflow experiment from its results."""
     from study.commands.pipeline import sync_study

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from html import escape
 
 import pandas as pd
 
 from study.config import Level, Outcome
+from study.errors import InputError, nearest
 from study.verdict import GROUPS, Verdict, class_label, outcome_label, share_words, word
 
 
@@ -100,3 +101,16 @@ def html_of(title: str, sentences: Iterable[str], tag: str = "h4") -> str:
     """Return a title and a paragraph; names of studies and classes are plain text, never markup."""
     text = "<br>".join(escape(sentence) for sentence in sentences)
     return f"<{tag}>{escape(title)}</{tag}><p>{text}</p>"
+
+
+def of_outcome(frame: pd.DataFrame, outcome: str) -> pd.DataFrame:
+    """Return the rows of one outcome."""
+    return frame[frame["outcome"] == outcome].drop(columns="outcome").reset_index(drop=True)
+
+
+def refuse_unknown(what: str, found: str, known: Iterable[Hashable]) -> None:
+    """Raise `InputError` unless a name is one of those that are known."""
+    names = list(map(str, known))
+    if found not in names:
+        shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") or "none"
+        raise InputError(f"{what} {found!r}: there is none such.{nearest(str(found), names)} There are: {shown}.")

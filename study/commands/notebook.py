@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +12,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from rich.console import Console
 
-from study.commands.explained import Best, Explanation, html_of, sentences_of
+from study.commands.explained import Best, Explanation, html_of, of_outcome, refuse_unknown, sentences_of
 from study.commands.pipeline import run_study
 from study.commands.progress import progress
 from study.commands.refusal import nothing_left_if_refused
 from study.commands.terminal import show_notes
 from study.config import Outcome, StudyConfig, compose, load_stored
-from study.errors import InputError, nearest
+from study.errors import InputError
 from study.report import (
     Attributed,
     Finished,
@@ -31,8 +31,9 @@ from study.report import (
     read_finished,
     whole_results,
 )
-from study.studies import NOT_EXPLAINED, Study, choice_of, open_study
+from study.studies import NOT_EXPLAINED, Study, agreed_labels, choice_of, open_study
 from study.trials import MACRO, cell_frame, confusion_frame, read_predictions, recall_frame, trial_frame
+from study.trust import UNKNOWN
 from study.verdict import Verdict, outcome_label
 
 HELDOUT: Outcome = "heldout/recall"
@@ -108,11 +109,11 @@ class StudyResults:
             If it was not measured, or no replicate is whole.
         """
         measured = [one for one in get_args(Outcome) if one.split("/")[0] in self._parts_of_all]
-        _refuse_unknown("outcome", outcome, measured)
+        refuse_unknown("outcome", outcome, measured)
         own = outcome in self.config.outcomes
         found = self._whole(self._attributed if own else explain(self.study, self.finished, [outcome]))
         (verdict,) = (one for one in found.verdicts if one.outcome == outcome)
-        frames = {name: _of(frame, outcome) for name, frame in found.attribution.to_frames().items()}
+        frames = {name: of_outcome(frame, outcome) for name, frame in found.attribution.to_frames().items()}
         return Explanation(
             outcome, verdict, *(frames[name] for name in ("tables", "shares", "chance", "means", "effects"))
         )
@@ -146,10 +147,14 @@ class StudyResults:
             If the trial is not finished.
         """
         done = {**self.finished.results, **self.finished.beside}
-        _refuse_unknown("trial", trial, done)
+        refuse_unknown("trial", trial, done)
         condition = self.study.plan.all_by_key[trial].condition
         cells = condition.take(self.study.cells[condition.query])
         return cell_frame(done[trial], read_predictions(self.config.directory, trial), cells)
+
+    def labels(self, query: str, unknown: float = UNKNOWN) -> pd.DataFrame:
+        """Return what all finished trainings say of each cell of a query together; see `study.trust.Labels`."""
+        return agreed_labels(self.study, self.finished.results, query, unknown).cells
 
     def confusion(self, part: str = "heldout", trials: Iterable[str] | None = None) -> pd.DataFrame:
         """Return cells by true (rows) and called class (columns), summed over trials.
@@ -166,13 +171,13 @@ class StudyResults:
         InputError
             If a trial is not finished, or has no such part.
         """
-        _refuse_unknown("part", part, self._parts)
+        refuse_unknown("part", part, self._parts)
         having = [key for key, one in self.finished.results.items() if part in one.confusion]
         if isinstance(trials, str):
             raise InputError(f"trials: expected a list of keys, as in [{trials!r}].")
         keys = having if trials is None else list(trials)
         for key in keys:
-            _refuse_unknown(f"trial with {part} cells", key, having)
+            refuse_unknown(f"trial with {part} cells", key, having)
         if not keys:
             raise InputError("trials: no trial is named. Give at least one key, as in 'trials.trial_key'.")
         return confusion_frame((self.finished.results[key] for key in keys), part)
@@ -184,13 +189,13 @@ class StudyResults:
 
     def plot_recall(self, part: str = "heldout", by: str | None = None, ax: Axes | None = None) -> Axes:
         """Draw the recall of every class in every trial and its mean, apart by the levels of a factor."""
-        _refuse_unknown("part", part, self._parts)
+        refuse_unknown("part", part, self._parts)
         return plot_recall(self.recalls, part, self._factor(by), ax)
 
     def plot_effects(self, outcome: Outcome = HELDOUT, class_name: str = MACRO, ax: Axes | None = None) -> Axes:
         """Draw what each level does instead of its baseline, for one class or, without a name, their mean."""
         found = self.attribute(outcome)
-        _refuse_unknown("class_name", class_name, found.tables["class_name"])
+        refuse_unknown("class_name", class_name, found.tables["class_name"])
         return plot_effects(found.effects, outcome, class_name, ax)
 
     def plot_confusion(
@@ -203,7 +208,7 @@ class StudyResults:
         self, metric: str = "heldout/macro_recall", by: str | None = None, ax: Axes | None = None
     ) -> Axes:
         """Draw a metric of `trials` against the number of query cells, a line for each level of a factor."""
-        _refuse_unknown("metric", metric, [name for name in self.trials if "/" in str(name)])
+        refuse_unknown("metric", metric, [name for name in self.trials if "/" in str(name)])
         return plot_query_size(self.trials, metric, self._factor(by), ax)
 
     def __repr__(self) -> str:
@@ -256,7 +261,7 @@ class StudyResults:
 
     def _factor(self, by: str | None) -> str | None:
         if by is not None:
-            _refuse_unknown("by", by, [factor.name for factor in self.study.plan.factors if factor.levels])
+            refuse_unknown("by", by, [factor.name for factor in self.study.plan.factors if factor.levels])
         return by
 
 
@@ -283,14 +288,3 @@ def run_results(config: StudyConfig | Sequence[str] = ()) -> StudyResults:
     for reason in dict.fromkeys(outcome.failures.values()):
         show_notes(to, "failed", [reason])
     return load_results(chosen.name, chosen.root)
-
-
-def _of(frame: pd.DataFrame, outcome: str) -> pd.DataFrame:
-    return frame[frame["outcome"] == outcome].drop(columns="outcome").reset_index(drop=True)
-
-
-def _refuse_unknown(what: str, found: str, known: Iterable[Hashable]) -> None:
-    names = list(map(str, known))
-    if found not in names:
-        shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") or "none"
-        raise InputError(f"{what} {found!r}: there is none such.{nearest(str(found), names)} There are: {shown}.")

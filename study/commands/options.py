@@ -6,8 +6,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
+from study.config import completions
 from study.versions import versions
+
+
+def examples(*commands: str) -> str:
+    """Commands to try, below the help of one."""
+    return "\n\n".join(f"[dim]$[/] {escape(command)}" for command in commands)
 
 
 def _tell(wanted: bool) -> None:
@@ -17,6 +24,10 @@ def _tell(wanted: bool) -> None:
         raise typer.Exit
 
 
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="e.g. data=forum scvi.n_latent=30", autocompletion=completions),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Versions = Annotated[
     bool, typer.Option("--version", callback=_tell, is_eager=True, help="Versions of all that results depend on.")
@@ -29,6 +40,13 @@ Registered = Annotated[
     bool, typer.Option("--register", help="Put them, and the models of transfer, into MLflow's registry as 'best'.")
 ]
 Config = Annotated[Path | None, typer.Option("--config", help="A whole configuration, such as best.yaml.")]
+Consensus = Annotated[
+    bool, typer.Option("--consensus", help="What the trainings of the study say together: nothing is trained.")
+]
+Unknown = Annotated[
+    float | None,
+    typer.Option("--unknown", metavar="SHARE", help="Of the reference cells that may be taken for new. [0.05]"),
+]
 Into = Annotated[
     list[Path] | None,
     typer.Option(

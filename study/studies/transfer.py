@@ -91,7 +91,7 @@ def transfer_all(
     InputError
         If the query is unknown, or the data or a file of `into` cannot be used.
     """
-    names = _to_label(config.data, config.query)
+    names = queries_to_label(config.data, config.query)
     matched = config.budget == "steps" and config.scanvi.protocol == "joint"
     queries = query_names(config.data) if matched else ()
     designed = [trial.query for trial in trials_of(config, queries)] if matched else []
@@ -191,8 +191,14 @@ def _write(
     return query
 
 
-def _to_label(data: DataConfig, query: str | None) -> list[str]:
-    """Return the queries that are to be labelled: the one that is named, or all that are no altered twins."""
+def queries_to_label(data: DataConfig, query: str | None) -> list[str]:
+    """Return the queries that are to be labelled: the one that is named, or all that are no altered twins.
+
+    Raises
+    ------
+    InputError
+        If there is none such.
+    """
     known = own_queries(data)
     if query is not None:
         if query not in known:

@@ -17,6 +17,7 @@ from .record import ReadPredictions as ReadPredictions
 from .record import Result as Result
 from .store import kept_states as kept_states
 from .store import read_all as read_all
+from .store import read_evidence as read_evidence
 from .store import read_failures as read_failures
 from .store import read_predictions as read_predictions
 from .store import read_result as read_result

@@ -1,0 +1,199 @@
+"""The labels of a query as all trainings of a study give them: what each cell is, how sure, what that depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from study.cells import Cells
+from study.errors import InputError
+from study.plan import Factor, Plan, PlannedTrial, Stratum
+from study.trials import Evidence, Result, read_evidence
+from study.trust.calibration import calibrate
+from study.trust.conformal import least_probable, sets_of
+from study.trust.consensus import Pool, pool
+from study.trust.novelty import novelty
+from study.trust.wavering import wavering
+
+UNKNOWN = 0.05  # share of reference cells that may be taken for something new
+# A label is trusted that is right with this probability, that so many trainings agree on, and that is alone in its set.
+PROBABLE, AGREED = 0.95, 0.9
+HIGH, CHECK, NONE = "high", "check", "none"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of the cells of a query.
+
+    Attributes
+    ----------
+    cells
+        One row per query cell, in the order of the prepared cells: `label`, `probability` that it is right,
+        `agreement` (share of the trainings that say so), `set` (labels that it may be), `second` label, `novelty`,
+        `trust`, and `again` and `settings`, what trainings that disagree about it differ by, as shares.
+    held_out
+        The same of the reference cells, as trainings say of them that held them out, with the `truth`.
+    trainings, replicates
+        How many there were.
+    """
+
+    cells: pd.DataFrame
+    held_out: pd.DataFrame
+    trainings: int
+    replicates: int
+
+    @property
+    def measured(self) -> pd.DataFrame:
+        """One row per level of trust: query cells, held-out reference cells, and how many of these are right."""
+        right = self.held_out["label"] == self.held_out["truth"]
+        rows = []
+        for level in (HIGH, CHECK, NONE):
+            here = self.held_out["trust"] == level
+            rows.append(
+                {
+                    "trust": level,
+                    "query cells": int((self.cells["trust"] == level).sum()),
+                    "held-out cells": int(here.sum()),
+                    "right": float(right[here].mean()) if here.any() else np.nan,
+                }
+            )
+        return pd.DataFrame(rows)
+
+
+def labels_of(
+    query: str,
+    plan: Plan,
+    strata: Sequence[Stratum],
+    results: Mapping[str, Result],
+    cells: Cells,
+    directory: Path,
+    unknown: float = UNKNOWN,
+) -> Labels:
+    """Put together what all finished trials say of all cells of a query; nothing is trained.
+
+    Parameters
+    ----------
+    query
+        Its name.
+    plan, strata
+        The study's.
+    results
+        Finished trials by key.
+    cells
+        The prepared query with the reference.
+    directory
+        Folder of the study.
+    unknown
+        Share of the reference cells that may be taken for something new.
+
+    Raises
+    ------
+    InputError
+        If no finished trial has all cells of the query, or all are of one replicate.
+    """
+    if not 0 < unknown < 1:
+        raise InputError(f"unknown: expected a share between 0 and 1, as in 0.05, found {unknown}.")
+    trials = [trial for trial in plan.trials if trial.key in results and _has_all(trial, query, cells)]
+    replicates = len({trial.replicate.index for trial in trials})
+    if replicates < 2:
+        found = f"{replicates} replicate{'s' * (replicates != 1)} of it" if trials else "no trial"
+        raise InputError(
+            f"query {query!r}: {found} finished with all of its {cells.n_query:,} cells. Expected 2 replicates at "
+            "least, to see what trainings agree on: run the study, with more of 'space.replicates' and a level 'all' "
+            "of query_cells."
+        )
+    read = partial(read_evidence, directory)
+    evidence = {trial.key: read(results[trial.key]) for trial in trials}
+    classes, of_query = len(cells.classes), slice(-cells.n_query, None)
+    together = pool(evidence.values(), classes, of_query)
+    rows, held_out = _held_out(trials, evidence, classes, cells.n_query)
+    truth = cells.labels[rows]
+    calibration, least = calibrate(held_out, truth), least_probable(held_out, truth)
+
+    def judged(one: Pool) -> pd.DataFrame:
+        return _judged(one, np.asarray(cells.classes, dtype=object), calibration(one), sets_of(one, least),
+                       novelty(one, held_out), unknown)  # fmt: skip
+
+    frame = judged(together).set_axis(cells.names[cells.n_reference :])
+    frame[["again", "settings"]] = _why(trials, evidence, plan.factors, strata, classes, cells.n_query)
+    known = judged(held_out).set_axis(cells.names[rows])
+    known["truth"] = np.asarray(cells.classes, dtype=object)[truth]
+    return Labels(frame.rename_axis("cell"), known.rename_axis("cell"), len(trials), replicates)
+
+
+def _has_all(trial: PlannedTrial, query: str, cells: Cells) -> bool:
+    """Whether a trial labels all cells of a query, in the order that they have."""
+    condition = trial.condition
+    return condition.query == query and condition.n_cells == cells.n_query and condition.draw == 0
+
+
+def _held_out(
+    trials: Sequence[PlannedTrial], evidence: Mapping[str, Evidence], classes: int, n_query: int
+) -> tuple[npt.NDArray[np.int64], Pool]:
+    """Rows of reference cells, and what all trainings that held each of them out say of it."""
+    n = 1 + max(int(evidence[trial.key].held_out.max()) for trial in trials)
+    sums = {"probabilities": np.zeros((n, classes)), "votes": np.zeros((n, classes)), "distance": np.zeros(n)}
+    count = np.zeros(n)
+    for fold in sorted({trial.replicate.fold for trial in trials}):
+        mine = [evidence[trial.key] for trial in trials if trial.replicate.fold == fold]
+        rows, one = mine[0].held_out, pool(mine, classes, slice(None, -n_query))
+        count[rows] += one.trainings
+        for name, values in sums.items():
+            values[rows] += one.trainings * getattr(one, name)
+    rows = np.flatnonzero(count)
+    means = {name: (values[rows].T / count[rows]).T.astype(np.float32) for name, values in sums.items()}
+    return rows, Pool(**means, trainings=int(count[rows].min()))
+
+
+def _judged(
+    one: Pool, classes: np.ndarray, probability: np.ndarray, sets: np.ndarray, new: np.ndarray, unknown: float
+) -> pd.DataFrame:
+    """One row per cell: what it is called, and how far that is to be trusted."""
+    label = one.label
+    alone = (sets.sum(axis=1) == 1) & sets[np.arange(len(label)), label]
+    sure = (probability >= PROBABLE) & (one.agreement >= AGREED) & alone
+    strange = new > 1 - unknown
+    return pd.DataFrame(
+        {
+            "label": classes[label],
+            "probability": probability,
+            "agreement": one.agreement,
+            "set": [" | ".join(classes[row]) for row in sets],
+            "second": classes[one.second],
+            "novelty": new,
+            "trust": np.where(strange, NONE, np.where(sure, HIGH, CHECK)),
+        }
+    )
+
+
+def _why(
+    trials: Sequence[PlannedTrial],
+    evidence: Mapping[str, Evidence],
+    factors: Sequence[Factor],
+    strata: Sequence[Stratum],
+    classes: int,
+    n_query: int,
+) -> np.ndarray:
+    """Shares of `again` and `settings` in what trainings of a cell disagree by; NaN where the design does not tell."""
+    levels = {factor.name: [trial.levels[factor.name] for trial in trials] for factor in factors}
+    varied = [factor for factor in factors if len({str(level) for level in levels[factor.name]}) > 1]
+    table: dict[tuple[str, ...], dict[int, Evidence]] = {}
+    for trial in trials:
+        point = tuple(str(trial.levels[factor.name]) for factor in varied)
+        table.setdefault(point, {})[trial.replicate.index] = evidence[trial.key]
+    order = pd.MultiIndex.from_product([[str(level) for level in one.levels] for one in varied]) if varied else [()]
+    whole = set.intersection(*(set(row) for row in table.values()))
+    crossed = len(table) == len(order) and all(factor.levels for factor in varied) and len(whole) > 1
+    if not crossed:
+        return np.full((n_query, 2), np.nan)
+    labels = np.stack(
+        [np.stack([table[tuple(point)][index].labels[-n_query:, 0] for point in order]) for index in sorted(whole)]
+    )
+    kept: npt.NDArray[np.float64] = wavering(labels, classes, varied, strata).shares()[:, :2]
+    return kept
