@@ -53,7 +53,7 @@ def _study(
     each = math.ceil((sizes[0] * 2 / 3 + sizes[1]) / BATCH)
     epochs = [f"{stage}.max_epochs={round(n / each)}" for stage, n in zip(("scvi", "scanvi"), steps, strict=True)]
     values = dump(compose([*words, *SMALL, *epochs, f"name={name}", f"root={folder}"]))
-    space = {"design": "factorial", "factors": twin | FACTORS, "replicates": 3, "folds": 3, "controls": ["novel"]}
+    space = {"design": "factorial", "factors": twin | FACTORS, "replicates": 3, "folds": 3, "controls": []}
     return validate({**values, "space": {**values["space"], **space}})
 
 

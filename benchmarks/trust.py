@@ -1,0 +1,114 @@
+"""Can the labels be trusted that a study calls so? On real cells whose query labels are known, and not told.
+
+    python benchmarks/trust.py            # five studies of 12 trainings each: a quarter of an hour
+    python benchmarks/trust.py --quick    # the bundled cells alone, few steps
+
+Of each query: accuracy of single trainings (mean, least and most) and of their consensus; AUROC for "this label is
+right" of one training's confidence and of the consensus' probability; calibration error (15 bins) of both; how often
+sets of labels hold the true one, on held-out reference cells and on the query; how many cells are of high trust, and
+how many of these are right. Cells of classes that the reference lacks count as wrong, and are in no set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from sklearn.metrics import roc_auc_score
+from trust_cells import studies
+
+from study.config.study import StudyConfig
+from study.studies.agreed import agreed_labels
+from study.studies.study import open_study
+from study.training.hardware import Hardware
+from study.trials.perform import perform
+from study.trials.store import read_all, read_predictions
+
+BINS = 15
+
+
+def error_of_calibration(probability: np.ndarray, right: np.ndarray) -> float:
+    """Expected calibration error: the mean gap between probability and accuracy, by bins of equal width."""
+    bins = np.minimum((probability * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(bins, right, minlength=BINS) - np.bincount(bins, probability, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(right))
+
+
+def measure(config: StudyConfig) -> list[dict[str, Any]]:
+    """Train a study, and compare its labels with the truth, for each query."""
+    study = open_study(config)
+    for stage in study.plan.stages:
+        perform(stage, study.cells[stage.condition.query], config.directory, Hardware(engine=config.resources.engine))
+    results = read_all(config.directory, study.plan.all_by_key)
+    rows = []
+    for query, cells in study.cells.items():
+        labels = agreed_labels(study, results, query)
+        truth = np.array([*cells.truth_classes, ""], dtype=object)[cells.truth]
+        known = truth != ""
+        single: dict[str, list[float]] = {"accuracy": [], "auroc": [], "ece": []}
+        for trial in study.plan.trials:
+            if trial.condition.query == query:
+                found = read_predictions(config.directory, trial.key)
+                right = (np.array(cells.classes)[found.query_label] == truth)[known]
+                confidence = found.query_confidence[known].astype(float)
+                single["accuracy"].append(float(right.mean()))
+                single["auroc"].append(float(roc_auc_score(right, confidence)))
+                single["ece"].append(error_of_calibration(confidence, right))
+        mine, held = labels.cells[known], labels.held_out
+        right = (mine["label"] == truth[known]).to_numpy()
+        high = (mine["trust"] == "high").to_numpy()
+        covered = [one in named.split(" | ") for one, named in zip(truth[known], mine["set"], strict=True)]
+        covers = pd.Series([a in b.split(" | ") for a, b in zip(held["truth"], held["set"], strict=True)])
+        sizes = held["truth"].value_counts()
+        by_class = covers.groupby(held["truth"].to_numpy()).mean()[sizes.index[sizes >= 50]]
+        rows.append(
+            {
+                "query": f"{config.name} {query}",
+                "single": [float(np.mean(single["accuracy"])), min(single["accuracy"]), max(single["accuracy"])],
+                "consensus": float(right.mean()),
+                "auroc_single": float(np.mean(single["auroc"])),
+                "auroc": float(roc_auc_score(right, mine["probability"])),
+                "ece_single": float(np.mean(single["ece"])),
+                "ece": error_of_calibration(mine["probability"].to_numpy(float), right),
+                "ece_heldout": error_of_calibration(
+                    held["probability"].to_numpy(float), (held["label"] == held["truth"]).to_numpy()
+                ),
+                "covered": float(np.mean(covered)),
+                "covered_heldout": [float(by_class.min()), float(by_class.max())],
+                "high": float(high.mean()),
+                "high_right": float(right[high].mean()) if high.any() else float("nan"),
+                "unanimous_right": float(right[(mine["agreement"] == 1).to_numpy()].mean()),
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    console = Console(stderr=arguments.json, width=170)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = []
+        for config in studies(Path(folder), arguments.quick):
+            rows += measure(config)
+            console.print(rows[-1])
+    table = Table(*rows[0])
+    for row in rows:
+        shown = [[value] if not isinstance(value, list) else value for value in row.values()]
+        table.add_row(*(" ".join(one if isinstance(one, str) else f"{one:.3f}" for one in part) for part in shown))
+    console.print(table)
+    if arguments.json:
+        print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()
