@@ -25,15 +25,17 @@ def least_probable(held_out: Pool, truth: npt.NDArray[np.int32], error: float = 
     Notes
     -----
     Split conformal prediction, one threshold a class (Vovk 2012, *Conditional validity of inductive conformal
-    predictors*): the floor(error (n + 1))-th smallest probability that cells of a class give it. It is 0, so that
-    the class is in every set, where a class has too few cells to tell.
+    predictors*): the floor(error (n + 1))-th smallest probability that cells of a class give it. Classes with too few
+    cells for that have one threshold together; where all of them are too few it is 0, so that they are in every set.
     """
+    own = held_out.probabilities[np.arange(len(truth)), truth]  # what each cell gives its own class
     found = np.zeros(held_out.probabilities.shape[1], dtype=np.float32)
-    for code in range(len(found)):
-        mine = np.sort(held_out.probabilities[truth == code, code])
-        place = int(np.floor(error * (len(mine) + 1)))
-        if place >= 1:
-            found[code] = mine[place - 1]
+    sizes = np.bincount(truth, minlength=len(found))
+    few = error * (sizes + 1) < 1
+    for codes in (*np.flatnonzero(~few)[:, None], np.flatnonzero(few)):
+        mine = np.sort(own[np.isin(truth, codes)])
+        place = int(error * (len(mine) + 1))
+        found[codes] = mine[place - 1] if place else 0
     return found
 
 

@@ -504,6 +504,18 @@ CASES = {
         ("--into b/part.h5ad", "part.labelled.h5ad, as that of a/part.h5ad", "Rename"),
         lambda place: parts(place, ref=slice(30), a=slice(30, 45), b=slice(45, 60)),
     ),
+    "a share of unknown cells without a consensus": Case(
+        "transfer TOY --unknown 0.1", ("--unknown only with --consensus",)
+    ),
+    "a consensus of a study that was not run": Case(
+        "transfer TOY query=q1 --consensus",
+        ("query 'q1'", "no trial finished", "Expected 2 replicates", "run the study"),
+    ),
+    "a consensus of a query that is not trained with": Case(
+        "transfer TOY 'data.queries={q1: {}, q2: {of: q2}, more: {of: q1}}' query=more --consensus",
+        ("'more' is no query that is trained with", "There are: q1, q2"),
+        space(factors="{query: {levels: [q1, q2]}}"),
+    ),
     "a transfer of a query that is none": Case("transfer TOY query=q3", ("query: 'q3'", "Known: q1, q2")),
     "a transfer where all queries are twins": Case(
         "transfer TOY 'data.queries={small: {of: q1, match_size: true}}'",

@@ -18,6 +18,7 @@ import pytest
 import study
 from study.commands.notebook import StudyResults
 from study.errors import InputError
+from study.studies.agreed import label_all
 from study.trials.metrics import MACRO
 from tests.system.conftest import REPOSITORY
 
@@ -206,10 +207,31 @@ def test_a_study_that_is_not_finished_says_so(executed: Executed, results: Study
             call()
 
 
+def test_the_labels_of_a_query_are_those_that_transfer_writes(results: StudyResults) -> None:
+    """All trainings that had the whole query, put together; nothing is trained for it."""
+    mine, said = results.labels("asis"), []
+    (path,) = label_all(results.config, said.append)
+    written = pd.read_csv(path, index_col="cell")
+    assert list(written.row) == list(range(350, 700)), "as they are in the file"
+    mine = mine.loc[written.index]
+    assert (mine["label"] == written["label"]).all() and np.allclose(mine["novelty"], written["novelty"])
+    of_query = results.trials[results.trials["query_cells"] == "all"].trial_key
+    tables = [results.predictions(key) for key in of_query]
+    agreed = np.mean([(one.predicted.loc[mine.index] == mine["label"]) for one in tables], axis=0)
+    assert np.allclose(agreed, mine["agreement"])
+    truth = tables[0].label.loc[mine.index]
+    high, all_right = mine["trust"] == "high", (mine["label"] == truth)[truth.notna()].mean()
+    assert high.sum() > 30 and (mine["label"] == truth)[high & truth.notna()].mean() > max(0.95, all_right)
+    assert said[0].startswith(
+        f"asis: 12 trainings of 3 replicates. Trust in the labels of 350 cells: high {high.sum()}"
+    )
+
+
 def test_names_that_are_not_there_are_refused_with_their_neighbours(executed: Executed, results: StudyResults) -> None:
     for call, words in (
         (lambda: study.load("notebok", executed.folder / "studies"), "Did you mean 'notebook'?"),
         (lambda: study.run("name=other"), "['name=other']"),
+        (lambda: results.labels("asi"), "'asi' is no query that is trained with. There are: asis"),
         (lambda: results.attribute("heldout/recal"), "Did you mean 'heldout/recall'?"),
         (lambda: results.plot_recall(by="query_cell"), "Did you mean 'query_cells'?"),
         (lambda: results.plot_recall("held-out"), "heldout"),

@@ -62,11 +62,14 @@ def test_sets_miss_as_many_cells_of_each_class_as_they_may(error: float) -> None
         assert sets[answers == code, code].mean() == pytest.approx(1 - error, abs=0.02)
 
 
-def test_a_class_with_too_few_cells_is_in_every_set() -> None:
+def test_classes_with_too_few_cells_are_in_every_set_or_have_one_threshold_together() -> None:
     held_out, truth = simulated(300, 1.8, 0)
-    few = np.flatnonzero((truth != 2) | (np.cumsum(truth == 2) <= 8))
+    few = np.flatnonzero((truth == 0) | (np.cumsum(truth == 1) <= 8) & (truth == 1))
     least = least_probable(held_out[few], truth[few])
-    assert least[2] == 0 < min(least[:2])
+    assert least[1] == 0 < least[0]
+    more = np.flatnonzero((truth == 0) | (np.cumsum(truth != 0) <= 16))
+    least = least_probable(held_out[more], truth[more])
+    assert least[1] == least[2] > 0
 
 
 def test_what_is_new_is_strange_and_the_reference_is_taken_for_it_as_often_as_it_may() -> None:
