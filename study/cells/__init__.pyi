@@ -14,6 +14,7 @@ from .prepared import class_names as class_names
 from .sheet import Sheet as Sheet
 from .sources import own_queries as own_queries
 from .sources import plain_queries as plain_queries
+from .sources import queries_to_label as queries_to_label
 from .sources import query_names as query_names
 from .sources import read_sheets as read_sheets
 from .sources import reference_values as reference_values

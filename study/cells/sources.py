@@ -20,7 +20,7 @@ from study.cells.sheet import Sheet
 from study.cells.simulation import simulate
 from study.cells.unreadable import check_file
 from study.config import DataConfig, QuerySpec
-from study.errors import InputError
+from study.errors import InputError, nearest
 from study.files import sha256_of
 
 BUILT_IN = ("self", "none")  # queries that every study has
@@ -93,6 +93,26 @@ def plain_queries(config: DataConfig) -> dict[str, tuple[str, ...]]:
         if not spec.altered:
             found[name] = every if spec.of is None else (spec.of,) if isinstance(spec.of, str) else spec.of
     return found or {"all": every}
+
+
+def queries_to_label(config: DataConfig, query: str | None) -> list[str]:
+    """Return the queries that are to be labelled: the one that is named, or all that are no altered twins.
+
+    Raises
+    ------
+    InputError
+        If there is none such.
+    """
+    known = own_queries(config)
+    if query is not None:
+        if query not in known:
+            raise InputError(f"query: {query!r} is no query.{nearest(query, known)} Known: {', '.join(known)}.")
+        return [query]
+    twins = {name for name, spec in config.queries.items() if spec.altered}
+    names = [name for name in known if name not in twins]
+    if not names:
+        raise InputError(f"query: every query is an altered twin. Name one, as in 'query={known[0]}'.")
+    return names
 
 
 def reference_values(config: DataConfig) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ Nothing is written here, and nothing is put into words for the page.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -17,8 +17,9 @@ from study.config import Crossed
 from study.errors import InputError
 from study.plan import Plan
 from study.report.finished import Finished, of_whole_replicates
-from study.studies import NOT_EXPLAINED, Search, Study, strata_of
+from study.studies import NOT_EXPLAINED, Search, Study, strata_of, trusted
 from study.trials import count_frame, probe_frame, read_predictions, trial_frame
+from study.trust import Labels, trust_frame
 from study.verdict import (
     ControlResult,
     Flips,
@@ -57,6 +58,8 @@ class Analysis(Finished):
         How the controls came out.
     flips
         Which reference cells are called otherwise under other conditions; None where no two trials can be compared.
+    trust
+        Labels of each query that enough trainings had whole, and how far they are to be trusted.
     matched
         How much queries differ as they are, and matched in size or depth; empty where none are matched.
     search
@@ -68,6 +71,7 @@ class Analysis(Finished):
     attributed: Attributed | None = None
     controls: tuple[ControlResult, ...] = ()
     flips: Flips | None = None
+    trust: Mapping[str, Labels] = field(default_factory=dict)
     matched: pd.DataFrame = field(default_factory=pd.DataFrame)
     search: Search | None = None
 
@@ -89,6 +93,7 @@ class Analysis(Finished):
             found |= {"verdicts": verdict_frame(self.verdicts)}
         found |= control_frames(self.controls) if self.controls else {}
         found |= self.flips.frames() if self.flips else {}
+        found |= {"trust": trust_frame(self.trust)} if self.trust else {}
         found |= {"matching": self.matched} if len(self.matched) else {}
         return found | (self.search.frames() if self.search else {})
 
@@ -114,6 +119,7 @@ def analyse(study: Study, done: Finished) -> Analysis:
         attributed=explain(study, done, config.outcomes),
         controls=judge_controls(plan.controls, {**found, **done.beside}, done.failures, read, study.cells),
         flips=find_flips(plan, found, read, next(iter(study.cells.values()))),
+        trust=trusted(study, found),
         matched=matched_spread(config.data.queries, plan, found),
     )
 

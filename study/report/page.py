@@ -29,6 +29,7 @@ from study.report.sections import (
     missing,
     provenance,
     share_tables,
+    trust_tables,
     whole_replicates,
 )
 from study.studies import NOT_EXPLAINED, Search, Study
@@ -118,6 +119,7 @@ def _of_design(plan: Plan, analysis: Analysis, outcomes: Sequence[str]) -> Json:
         "controls": control_frames(analysis.controls)["controls"],
         "broken": [one for one in analysis.controls if one.outcome == FAIL],
         "flips": flip_tables(flips) if flips else [],
+        "trust": trust_tables(analysis.trust),
         "baseline": flips.baseline if flips else "",
         "matched": matched_table(analysis.matched),
         "group_names": GROUPS,

@@ -18,6 +18,7 @@ from study.config import StudyConfig, dump
 from study.plan import Plan
 from study.report.charts import Json, positions
 from study.trials import HELD_OUT, MACRO, Result, confusion_frame
+from study.trust import Labels
 from study.verdict import (
     GROUPS,
     PART_WORDS,
@@ -38,6 +39,7 @@ from study.verdict import (
 # What fits on a page; the tables beside it hold everything.
 MOST_FAILURES = 20
 MOST_NAMED = 3
+MOST_TORN = 20
 
 
 def facts(plan: Plan, results: Mapping[str, Result], failures: Mapping[str, str], cells: Mapping[str, Cells]) -> Json:
@@ -146,6 +148,23 @@ def matched_table(table: pd.DataFrame) -> pd.DataFrame:
     name = table["metric"].str.extract(r"/recall/(.+)$")[0].fillna(class_label(MACRO))
     points = {"differ by (sd, points)": table["sd"].round(1), "chance (sd, points)": table["chance"].round(1)}
     return pd.DataFrame({"recall of": name, "cells": part, "queries": table["queries"], **points})
+
+
+def trust_tables(trust: Mapping[str, Labels]) -> list[tuple[str, str, pd.DataFrame, pd.DataFrame]]:
+    """Return of each query its name, what is known of its labels, a table by label, and one of cells that waver."""
+    found = []
+    for query, labels in trust.items():
+        right = labels.measured.set_index("trust")["right"]
+        said = [f"those of {name} trust in {value:.1%}" for name, value in right.items() if not pd.isna(value)]
+        told = (
+            f"{labels.trainings} trainings of {labels.replicates} replicates. Held-out reference cells are right: "
+            f"{', '.join(said)}."
+        )
+        torn = labels.torn.head(MOST_TORN).rename(columns={"label": "called", "second": "or"})
+        shares = ["agreement", "again", "settings"]
+        torn[shares] = torn[shares].map(lambda value: "" if pd.isna(value) else f"{value:.0%}")
+        found.append((query, told, labels.by_label.round({"agreement": 2}), torn.rename(columns={"again": "chance"})))
+    return found
 
 
 def labels_together(config: StudyConfig, results: Mapping[str, Result]) -> str:

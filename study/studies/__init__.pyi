@@ -1,5 +1,6 @@
 from .agreed import agreed_labels as agreed_labels
 from .agreed import label_all as label_all
+from .agreed import trusted as trusted
 from .choice import Choice as Choice
 from .choice import choice_of as choice_of
 from .export import files_to_keep as files_to_keep

@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 
 from study import files
-from study.cells import open_sheets, own_queries, places_of
+from study.cells import open_sheets, own_queries, places_of, queries_to_label
 from study.config import StudyConfig
 from study.errors import InputError
 from study.studies.study import Study, open_study, strata_of
-from study.studies.transfer import queries_to_label
 from study.trials import Result, read_all
-from study.trust import UNKNOWN, Labels, labels_of
+from study.trust import FEWEST_REPLICATES, UNKNOWN, Labels, labels_of, n_replicates, trials_with_all
 
 
 def agreed_labels(study: Study, results: Mapping[str, Result], query: str, unknown: float = UNKNOWN) -> Labels:
@@ -41,6 +40,16 @@ def agreed_labels(study: Study, results: Mapping[str, Result], query: str, unkno
         raise InputError(f"query: {query!r} is no query that is trained with. There are: {', '.join(study.cells)}.")
     cells = study.cells[query]
     return labels_of(query, study.plan, strata_of(study), results, cells, study.config.directory, unknown)
+
+
+def trusted(study: Study, results: Mapping[str, Result]) -> dict[str, Labels]:
+    """Return `agreed_labels` of each query that two replicates or more have all cells of."""
+    enough = {
+        query: n_replicates(trials_with_all(query, study.plan, results, cells)) >= FEWEST_REPLICATES
+        for query, cells in study.cells.items()
+        if cells.n_query
+    }
+    return {query: agreed_labels(study, results, query) for query, told in enough.items() if told}
 
 
 def label_all(

@@ -16,9 +16,18 @@ import umap
 import yaml
 
 from study import files
-from study.cells import Cells, Places, Sheet, open_sheets, own_queries, places_of, prepare, query_names
-from study.config import DataConfig, QuerySpec, Settings, StudyConfig, dump
-from study.errors import InputError, nearest
+from study.cells import (
+    Cells,
+    Places,
+    Sheet,
+    open_sheets,
+    own_queries,
+    places_of,
+    prepare,
+    queries_to_label,
+    query_names,
+)
+from study.config import QuerySpec, Settings, StudyConfig, dump
 from study.plan import Split, trials_of
 from study.studies.confusion import write_confusion
 from study.studies.labelled import files_to_label, write_labelled
@@ -189,26 +198,6 @@ def _write(
         say("transfer.h5ad has the counts of the file; those that were labelled are thinned")
     write_confusion(folder, cells, found.probabilities)
     return query
-
-
-def queries_to_label(data: DataConfig, query: str | None) -> list[str]:
-    """Return the queries that are to be labelled: the one that is named, or all that are no altered twins.
-
-    Raises
-    ------
-    InputError
-        If there is none such.
-    """
-    known = own_queries(data)
-    if query is not None:
-        if query not in known:
-            raise InputError(f"query: {query!r} is no query.{nearest(query, known)} Known: {', '.join(known)}.")
-        return [query]
-    twins = {name for name, spec in data.queries.items() if spec.altered}
-    names = [name for name in known if name not in twins]
-    if not names:
-        raise InputError(f"query: every query is an altered twin. Name one, as in 'query={known[0]}'.")
-    return names
 
 
 def _epochs(settings: Settings, cells: int, largest: int | None) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from study.cells import Cells
 from study.errors import InputError
-from study.plan import Factor, Plan, PlannedTrial, Stratum
+from study.plan import Condition, Factor, Plan, PlannedTrial, Stratum
 from study.trials import Evidence, Result, read_evidence
 from study.trust.calibration import calibrate
 from study.trust.conformal import least_probable, sets_of
@@ -22,8 +22,9 @@ from study.trust.novelty import novelty
 from study.trust.wavering import wavering
 
 UNKNOWN = 0.05  # share of reference cells that may be taken for something new
-# A label is trusted that is right with this probability, that so many trainings agree on, and that is alone in its set.
+# A label is trusted that is right with this probability, and that so many trainings agree on.
 PROBABLE, AGREED = 0.95, 0.9
+FEWEST_REPLICATES = 2
 HIGH, CHECK, NONE = "high", "check", "none"
 
 
@@ -47,6 +48,23 @@ class Labels:
     held_out: pd.DataFrame
     trainings: int
     replicates: int
+
+    @property
+    def by_label(self) -> pd.DataFrame:
+        """One row per label: how many query cells are called so, how many of each trust, and their mean agreement."""
+        levels = pd.crosstab(self.cells["label"], self.cells["trust"]).reindex(
+            columns=[HIGH, CHECK, NONE], fill_value=0
+        )
+        agreement = self.cells.groupby("label")["agreement"].mean()
+        return pd.concat([levels.sum(axis=1).rename("cells"), levels, agreement], axis=1).reset_index()
+
+    @property
+    def torn(self) -> pd.DataFrame:
+        """One row per pair of labels that cells of less than high trust waver between, most cells first."""
+        some = self.cells[self.cells["trust"] != HIGH]
+        means = {name: (name, "mean") for name in ("agreement", "again", "settings")}
+        found = some.groupby(["label", "second"], as_index=False).agg(cells=("trust", "size"), **means)
+        return found.sort_values("cells", ascending=False, kind="stable").reset_index(drop=True)
 
     @property
     def measured(self) -> pd.DataFrame:
@@ -99,9 +117,9 @@ def labels_of(
     """
     if not 0 < unknown < 1:
         raise InputError(f"unknown: expected a share between 0 and 1, as in 0.05, found {unknown}.")
-    trials = [trial for trial in plan.trials if trial.key in results and _has_all(trial, query, cells)]
-    replicates = len({trial.replicate.index for trial in trials})
-    if replicates < 2:
+    trials = trials_with_all(query, plan, results, cells)
+    replicates = n_replicates(trials)
+    if replicates < FEWEST_REPLICATES:
         found = f"{replicates} replicate{'s' * (replicates != 1)} of it" if trials else "no trial"
         raise InputError(
             f"query {query!r}: {found} finished with all of its {cells.n_query:,} cells. Expected 2 replicates at "
@@ -127,10 +145,18 @@ def labels_of(
     return Labels(frame.rename_axis("cell"), known.rename_axis("cell"), len(trials), replicates)
 
 
-def _has_all(trial: PlannedTrial, query: str, cells: Cells) -> bool:
-    """Whether a trial labels all cells of a query, in the order that they have."""
-    condition = trial.condition
-    return condition.query == query and condition.n_cells == cells.n_query and condition.draw == 0
+def trials_with_all(query: str, plan: Plan, results: Mapping[str, Result], cells: Cells) -> list[PlannedTrial]:
+    """Return the finished trials that label all cells of a query, in the order that they have."""
+
+    def whole(one: Condition) -> bool:
+        return (one.query, one.n_cells, one.draw) == (query, cells.n_query, 0)
+
+    return [trial for trial in plan.trials if trial.key in results and whole(trial.condition)]
+
+
+def n_replicates(trials: Sequence[PlannedTrial]) -> int:
+    """Return of how many replicates trials are; `FEWEST_REPLICATES` are needed."""
+    return len({trial.replicate.index for trial in trials})
 
 
 def _held_out(
@@ -156,8 +182,7 @@ def _judged(
 ) -> pd.DataFrame:
     """One row per cell: what it is called, and how far that is to be trusted."""
     label = one.label
-    alone = (sets.sum(axis=1) == 1) & sets[np.arange(len(label)), label]
-    sure = (probability >= PROBABLE) & (one.agreement >= AGREED) & alone
+    sure = (probability >= PROBABLE) & (one.agreement >= AGREED)
     strange = new > 1 - unknown
     return pd.DataFrame(
         {
@@ -197,3 +222,8 @@ def _why(
     )
     kept: npt.NDArray[np.float64] = wavering(labels, classes, varied, strata).shares()[:, :2]
     return kept
+
+
+def trust_frame(trust: Mapping[str, Labels]) -> pd.DataFrame:
+    """Return how many cells of each query and label are to be trusted."""
+    return pd.concat([labels.by_label.assign(query=query) for query, labels in trust.items()], ignore_index=True)
