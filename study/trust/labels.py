@@ -15,7 +15,7 @@ from study.cells import Cells
 from study.errors import InputError
 from study.plan import Condition, Factor, Plan, PlannedTrial, Stratum
 from study.trials import Evidence, Result, read_evidence
-from study.trust.calibration import calibrate
+from study.trust.calibration import Calibration, calibrate
 from study.trust.conformal import least_probable, sets_of
 from study.trust.consensus import Pool, pool
 from study.trust.novelty import novelty
@@ -128,20 +128,23 @@ def labels_of(
         )
     read = partial(read_evidence, directory)
     evidence = {trial.key: read(results[trial.key]) for trial in trials}
-    classes, of_query = len(cells.classes), slice(-cells.n_query, None)
-    together = pool(evidence.values(), classes, of_query)
-    rows, held_out = _held_out(trials, evidence, classes, cells.n_query)
+    told = [
+        _told([evidence[trial.key] for trial in trials if trial.replicate.index == index], cells)
+        for index in sorted({trial.replicate.index for trial in trials})
+    ]
+    calibration = calibrate([one.held_out for one in told], [cells.labels[one.rows] for one in told])
+    of_query = [(np.arange(cells.n_query), one.query) for one in told]
+    together, probability = _together(of_query, calibration)
+    held_out, as_held_out = _together([(one.rows, one.held_out) for one in told], calibration)
+    rows = np.unique(np.concatenate([one.rows for one in told]))
     truth = cells.labels[rows]
-    calibration, least = calibrate(held_out, truth), least_probable(held_out, truth)
-
-    def judged(one: Pool) -> pd.DataFrame:
-        return _judged(one, np.asarray(cells.classes, dtype=object), calibration(one), sets_of(one, least),
-                       novelty(one, held_out), unknown)  # fmt: skip
-
-    frame = judged(together).set_axis(cells.names[cells.n_reference :])
-    frame[["again", "settings"]] = _why(trials, evidence, plan.factors, strata, classes, cells.n_query)
-    known = judged(held_out).set_axis(cells.names[rows])
-    known["truth"] = np.asarray(cells.classes, dtype=object)[truth]
+    least = least_probable(held_out, truth)
+    names = np.asarray(cells.classes, dtype=object)
+    frame = _judged(together, probability, names, sets_of(together, least), novelty(together, held_out), unknown)
+    frame = frame.set_axis(cells.names[cells.n_reference :])
+    frame[["again", "settings"]] = _why(trials, evidence, plan.factors, strata, len(names), cells.n_query)
+    known = _judged(held_out, as_held_out, names, sets_of(held_out, least), novelty(held_out, held_out), unknown)
+    known = known.set_axis(cells.names[rows]).assign(truth=names[truth])
     return Labels(frame.rename_axis("cell"), known.rename_axis("cell"), len(trials), replicates)
 
 
@@ -159,29 +162,43 @@ def n_replicates(trials: Sequence[PlannedTrial]) -> int:
     return len({trial.replicate.index for trial in trials})
 
 
-def _held_out(
-    trials: Sequence[PlannedTrial], evidence: Mapping[str, Evidence], classes: int, n_query: int
-) -> tuple[npt.NDArray[np.int64], Pool]:
-    """Rows of reference cells, and what all trainings that held each of them out say of it."""
-    n = 1 + max(int(evidence[trial.key].held_out.max()) for trial in trials)
-    sums = {"probabilities": np.zeros((n, classes)), "votes": np.zeros((n, classes)), "distance": np.zeros(n)}
-    count = np.zeros(n)
-    for fold in sorted({trial.replicate.fold for trial in trials}):
-        mine = [evidence[trial.key] for trial in trials if trial.replicate.fold == fold]
-        rows, one = mine[0].held_out, pool(mine, classes, slice(None, -n_query))
-        count[rows] += one.trainings
+@dataclass(frozen=True, eq=False)
+class _Told:
+    """What the trainings of one replicate say: rows of the cells that they held out, of these, and of the query."""
+
+    rows: npt.NDArray[np.int64]
+    held_out: Pool
+    query: Pool
+
+
+def _told(evidence: Sequence[Evidence], cells: Cells) -> _Told:
+    parts = (slice(None, -cells.n_query), slice(-cells.n_query, None))
+    held_out, query = (pool(evidence, len(cells.classes), part) for part in parts)
+    return _Told(evidence[0].held_out, held_out, query)
+
+
+def _together(told: Sequence[tuple[npt.NDArray[np.int64], Pool]], calibration: Calibration) -> tuple[Pool, np.ndarray]:
+    """Mean over replicates of what they say of cells, by row, and of how probable that makes each class."""
+    n = 1 + max(int(rows.max()) for rows, _ in told)
+    shape = (n, told[0][1].probabilities.shape[1])
+    sums = {"probabilities": np.zeros(shape), "votes": np.zeros(shape), "distance": np.zeros(n)}
+    probable, count = np.zeros(shape), np.zeros(n)
+    for rows, one in told:
+        count[rows] += 1
+        probable[rows] += calibration(one)
         for name, values in sums.items():
-            values[rows] += one.trainings * getattr(one, name)
-    rows = np.flatnonzero(count)
-    means = {name: (values[rows].T / count[rows]).T.astype(np.float32) for name, values in sums.items()}
-    return rows, Pool(**means, trainings=int(count[rows].min()))
+            values[rows] += getattr(one, name)
+    seen = count > 0
+    means = {name: (values[seen].T / count[seen]).T.astype(np.float32) for name, values in sums.items()}
+    return Pool(**means, trainings=sum(one.trainings for _, one in told)), probable[seen] / count[seen][:, None]
 
 
 def _judged(
-    one: Pool, classes: np.ndarray, probability: np.ndarray, sets: np.ndarray, new: np.ndarray, unknown: float
+    one: Pool, probable: np.ndarray, classes: np.ndarray, sets: np.ndarray, new: np.ndarray, unknown: float
 ) -> pd.DataFrame:
     """One row per cell: what it is called, and how far that is to be trusted."""
     label = one.label
+    probability = probable[np.arange(len(label)), label]
     sure = (probability >= PROBABLE) & (one.agreement >= AGREED)
     strange = new > 1 - unknown
     return pd.DataFrame(

@@ -45,7 +45,9 @@ def simulated(n: int, noise: float, seed: int) -> tuple[Pool, npt.NDArray[np.int
 def test_a_probability_is_how_often_a_label_is_right() -> None:
     held_out, truth = simulated(4000, 1.8, 0)
     asked, answers = simulated(4000, 1.8, 1)
-    probability, right = calibrate(held_out, truth)(asked), asked.label == answers
+    probable, right = calibrate([held_out], [truth])(asked), asked.label == answers
+    assert np.allclose(probable.sum(axis=1), 1)
+    probability = probable[np.arange(4000), asked.label]
     bins = np.minimum((probability * 10).astype(int), 9)
     gaps = [abs(right[bins == at].mean() - probability[bins == at].mean()) * (bins == at).mean() for at in set(bins)]
     raw = np.minimum((asked.score * 10).astype(int), 9)
