@@ -2,6 +2,7 @@
 
     python benchmarks/trust.py            # five studies of 12 trainings each: a quarter of an hour
     python benchmarks/trust.py --quick    # the bundled cells alone, few steps
+    python benchmarks/trust.py --novel    # instead: each class removed from the reference in turn, 4 trainings each
 
 Of each query: accuracy of single trainings (mean, least and most) and of their consensus; AUROC for "this label is
 right" of one training's confidence and of the consensus' probability; calibration error (15 bins) of both; how often
@@ -17,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import anndata
 import numpy as np
 import pandas as pd
 from rich.console import Console
@@ -24,7 +26,9 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 from trust_cells import studies
 
+from study.config.composition import validate
 from study.config.study import StudyConfig
+from study.config.values import dump
 from study.studies.agreed import agreed_labels
 from study.studies.study import open_study
 from study.training.hardware import Hardware
@@ -32,6 +36,7 @@ from study.trials.perform import perform
 from study.trials.store import read_all, read_predictions
 
 BINS = 15
+MOST_CLASSES, FEWEST_KNOWN, FEWEST_NEW = 4, 50, 20
 
 
 def error_of_calibration(probability: np.ndarray, right: np.ndarray) -> float:
@@ -90,17 +95,62 @@ def measure(config: StudyConfig) -> list[dict[str, Any]]:
     return rows
 
 
+def removed(config: StudyConfig) -> list[dict[str, Any]]:
+    """Take each large class out of the reference in turn, and see whether its cells are found to be new."""
+    if config.data.path is None:
+        return []
+    cells = anndata.read_h5ad(str(config.data.path))
+    known = cells.obs["part"] == "reference"
+    sizes = pd.crosstab(cells.obs["label"], cells.obs["part"])
+    large = sizes[(sizes["reference"] >= FEWEST_KNOWN) & (sizes["query"] >= FEWEST_NEW)]
+    rows = []
+    for name in large.sort_values("query").index[-MOST_CLASSES:]:
+        path = config.root / f"{config.name}-without.h5ad"
+        cells[~(known & (cells.obs["label"] == name)).to_numpy()].copy().write_h5ad(path)
+        values = dump(config) | {"name": f"{config.name}-without-{len(rows)}"}
+        values["data"] |= {"path": str(path)}
+        values["space"] |= {
+            "factors": {"scanvi.linear_classifier": {"levels": [True, False]}},
+            "replicates": 2,
+            "folds": 2,
+        }
+        study = open_study(validate(values))
+        directory = study.config.directory
+        for stage in study.plan.stages:
+            perform(stage, study.cells[stage.condition.query], directory, Hardware(engine=config.resources.engine))
+        results = read_all(directory, study.plan.all_by_key)
+        (query,) = study.cells
+        labels = agreed_labels(study, results, query)
+        mine = study.cells[query]
+        new = np.array([*mine.truth_classes, ""], dtype=object)[mine.truth] == name
+        single = [1 - read_predictions(directory, key).query_confidence.astype(float) for key in results]
+        strange = (labels.cells["trust"] == "none").to_numpy()
+        rows.append(
+            {
+                "removed": f"{config.name}: {name}",
+                "cells": int(new.sum()),
+                "auroc_single": float(np.mean([roc_auc_score(new, one) for one in single])),
+                "auroc": float(roc_auc_score(new, labels.cells["novelty"])),
+                "of it, trust none": float(strange[new].mean()),
+                "of it, trust high": float((labels.cells["trust"] == "high").to_numpy()[new].mean()),
+                "of others, trust none": float(strange[~new].mean()),
+            }
+        )
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--novel", action="store_true")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     console = Console(stderr=arguments.json, width=170)
     with tempfile.TemporaryDirectory() as folder:
         rows = []
         for config in studies(Path(folder), arguments.quick):
-            rows += measure(config)
-            console.print(rows[-1])
+            rows += removed(config) if arguments.novel else measure(config)
+            console.print(rows[-1:])
     table = Table(*rows[0])
     for row in rows:
         shown = [[value] if not isinstance(value, list) else value for value in row.values()]
