@@ -28,6 +28,7 @@ from study.report import (
     plot_query_size,
     plot_recall,
     plot_shares,
+    plot_trust,
     read_finished,
     whole_results,
 )
@@ -210,6 +211,10 @@ class StudyResults:
         """Draw a metric of `trials` against the number of query cells, a line for each level of a factor."""
         refuse_unknown("metric", metric, [name for name in self.trials if "/" in str(name)])
         return plot_query_size(self.trials, metric, self._factor(by), ax)
+
+    def plot_trust(self, query: str, ax: Axes | None = None) -> Axes:
+        """Draw how many cells of a query get each label, and how far these are to be trusted; see `labels`."""
+        return plot_trust(agreed_labels(self.study, self.finished.results, query).by_label, ax)
 
     def __repr__(self) -> str:
         lines = [f"study {self.name}: {self._progress}"]

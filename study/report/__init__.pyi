@@ -13,3 +13,4 @@ from .plots import plot_effects as plot_effects
 from .plots import plot_query_size as plot_query_size
 from .plots import plot_recall as plot_recall
 from .plots import plot_shares as plot_shares
+from .plots import plot_trust as plot_trust

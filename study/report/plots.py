@@ -18,6 +18,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 GREY = "#6e7781"
 GROUP_COLOURS = dict(zip(GROUPS, ("#0072b2", "#e69f00", "#009e73", "#cc79a7", GREY), strict=True))
 ROLE_COLOURS = {role: GROUP_COLOURS[role] for role in ("data", "parameter")}
+TRUST_COLOURS = {"high": "#0072b2", "check": "#e69f00", "none": GREY}
 MOST_NUMBERS = 20  # classes of a confusion matrix in which numbers can still be read
 
 
@@ -174,6 +175,27 @@ def plot_query_size(trials: pd.DataFrame, metric: str, by: str | None = None, ax
     part, _, name = metric.partition("/")
     ax.set_ylabel(f"{name.replace('_', ' ')} on {PLACES.get(part, part)} (%)")
     return _legend(ax, by) if by else ax
+
+
+def plot_trust(by_label: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Draw how many cells of a query get each label, and how far these are to be trusted.
+
+    Parameters
+    ----------
+    by_label
+        One row per label: `label`, and the cells of each level of trust, `high`, `check` and `none`.
+    ax
+        Where to draw; new axes if absent.
+    """
+    ax = _axes(ax, 7, 1.2 + 0.4 * len(by_label))
+    y, left = np.arange(len(by_label)), np.zeros(len(by_label))
+    for level, colour in TRUST_COLOURS.items():
+        cells = by_label[level].to_numpy()
+        ax.barh(y, cells, left=left, color=colour, height=0.7, label=level)
+        left += cells
+    _rows(ax, list(by_label["label"]))
+    ax.set_xlabel("query cells")
+    return _legend(ax, "trust")
 
 
 def _axes(ax: Axes | None, width: float, height: float) -> Axes:

@@ -7,7 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from study.report.plots import ROLE_COLOURS, plot_confusion, plot_effects, plot_query_size, plot_recall, plot_shares
+from study.report.plots import (
+    ROLE_COLOURS,
+    plot_confusion,
+    plot_effects,
+    plot_query_size,
+    plot_recall,
+    plot_shares,
+    plot_trust,
+)
 from study.trials.metrics import MACRO
 
 matplotlib.use("Agg")
@@ -104,3 +112,12 @@ def test_query_size_is_a_line_through_the_means_of_each_level() -> None:
     assert lines == {"5": [[30, 60], [400, 90]], "9": [[30, 100]]}
     assert ax.get_ylabel() == "macro recall on training cells (%)"
     assert [label.get_text() for label in ax.get_xticklabels()] == ["30", "400"]
+
+
+def test_trust_is_stacked_up_to_all_cells_of_a_label() -> None:
+    table = pd.DataFrame({"label": ["B", "T$_1$"], "high": [3, 0], "check": [1, 4], "none": [2, 0]})
+    ax = plot_trust(table)
+    assert ticks(ax) == ["B", r"T\$_1\$"]
+    drawn = [[(bar.get_x(), bar.get_width()) for bar in bars] for bars in ax.containers]
+    assert drawn == [[(0, 3), (0, 0)], [(3, 1), (0, 4)], [(4, 2), (4, 0)]]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["high", "check", "none"]

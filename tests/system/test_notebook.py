@@ -222,6 +222,8 @@ def test_the_labels_of_a_query_are_those_that_transfer_writes(results: StudyResu
     truth = tables[0].label.loc[mine.index]
     high, all_right = mine["trust"] == "high", (mine["label"] == truth)[truth.notna()].mean()
     assert high.sum() > 30 and (mine["label"] == truth)[high & truth.notna()].mean() > max(0.95, all_right)
+    drawn = results.plot_trust("asis").containers
+    assert sum(bar.get_width() for bars in drawn for bar in bars) == len(mine)
     shown = pd.read_csv(results.config.directory / "tables" / "trust.csv").set_index("label")
     assert shown["cells"].to_dict() == mine["label"].value_counts().to_dict() and shown["high"].sum() == high.sum()
     assert '<section id="s-trust">' in results.report.read_text()
