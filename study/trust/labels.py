@@ -118,14 +118,7 @@ def labels_of(
     if not 0 < unknown < 1:
         raise InputError(f"unknown: expected a share between 0 and 1, as in 0.05, found {unknown}.")
     trials = trials_with_all(query, plan, results, cells)
-    replicates = n_replicates(trials)
-    if replicates < FEWEST_REPLICATES:
-        found = f"{replicates} replicate{'s' * (replicates != 1)} of it" if trials else "no trial"
-        raise InputError(
-            f"query {query!r}: {found} finished with all of its {cells.n_query:,} cells. Expected 2 replicates at "
-            "least, to see what trainings agree on: run the study, with more of 'space.replicates' and a level 'all' "
-            "of query_cells."
-        )
+    _refuse_too_few(query, trials, cells)
     read = partial(read_evidence, directory)
     evidence = {trial.key: read(results[trial.key]) for trial in trials}
     told = [
@@ -145,7 +138,18 @@ def labels_of(
     frame[["again", "settings"]] = _why(trials, evidence, plan.factors, strata, len(names), cells.n_query)
     known = _judged(held_out, as_held_out, names, sets_of(held_out, least), novelty(held_out, held_out), unknown)
     known = known.set_axis(cells.names[rows]).assign(truth=names[truth])
-    return Labels(frame.rename_axis("cell"), known.rename_axis("cell"), len(trials), replicates)
+    return Labels(frame.rename_axis("cell"), known.rename_axis("cell"), len(trials), len(told))
+
+
+def _refuse_too_few(query: str, trials: Sequence[PlannedTrial], cells: Cells) -> None:
+    replicates = n_replicates(trials)
+    if replicates < FEWEST_REPLICATES:
+        found = f"{replicates} replicate{'s' * (replicates != 1)} of it" if trials else "no trial"
+        raise InputError(
+            f"query {query!r}: {found} finished with all of its {cells.n_query:,} cells. Expected 2 replicates at "
+            "least, to see what trainings agree on: run the study, with more of 'space.replicates' and a level 'all' "
+            "of query_cells."
+        )
 
 
 def trials_with_all(query: str, plan: Plan, results: Mapping[str, Result], cells: Cells) -> list[PlannedTrial]:
