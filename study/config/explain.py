@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import (
@@ -20,7 +21,7 @@ WORDS = {
     "a valid boolean": "true or false",
     "valid integer": "whole number",
     "a valid string": "text",
-    " for <class 'pathlib.Path'>": "",
+    f" for {Path}": "",
     ", unable to parse string as a number": "",
 }
 
