@@ -1,6 +1,6 @@
 """Can the labels be trusted that a study calls so? On real cells whose query labels are known, and not told.
 
-    python benchmarks/trust.py            # five studies of 12 trainings each: a quarter of an hour
+    python benchmarks/trust.py            # five studies of 12 trainings each: five minutes
     python benchmarks/trust.py --quick    # the bundled cells alone, few steps
     python benchmarks/trust.py --novel    # instead: each class removed from the reference in turn, 4 trainings each
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,36 +27,46 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 from trust_cells import studies
 
+from study.cells.prepared import Cells
 from study.config.composition import validate
 from study.config.study import StudyConfig
 from study.config.values import dump
 from study.studies.agreed import agreed_labels
-from study.studies.study import open_study
+from study.studies.study import Study, open_study
 from study.training.hardware import Hardware
+from study.trials.metrics import calibration_error
 from study.trials.perform import perform
+from study.trials.record import Result
 from study.trials.store import read_all, read_predictions
 
-BINS = 15
 MOST_CLASSES, FEWEST_KNOWN, FEWEST_NEW = 4, 50, 20
 
 
-def error_of_calibration(probability: np.ndarray, right: np.ndarray) -> float:
-    """Expected calibration error: the mean gap between probability and accuracy, by bins of equal width."""
-    bins = np.minimum((probability * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, right, minlength=BINS) - np.bincount(bins, probability, minlength=BINS)
-    return float(np.abs(gaps).sum() / len(right))
+def trained(config: StudyConfig) -> tuple[Study, dict[str, Result]]:
+    """Train a study in this process, one stage after the other, and read what it gave."""
+    study = open_study(config)
+    for stage in study.plan.stages:
+        perform(stage, study.cells[stage.condition.query], config.directory, Hardware(engine=config.resources.engine))
+    return study, read_all(config.directory, study.plan.all_by_key)
+
+
+def truth_of(cells: Cells) -> np.ndarray:
+    """Return the true labels of query cells; '' where none is known."""
+    return np.array([*cells.truth_classes, ""], dtype=object)[cells.truth]
+
+
+def covered(truth: Iterable[str], sets: Iterable[str]) -> np.ndarray:
+    """Return whether each set of labels holds the true one."""
+    return np.array([one in named.split(" | ") for one, named in zip(truth, sets, strict=True)])
 
 
 def measure(config: StudyConfig) -> list[dict[str, Any]]:
     """Train a study, and compare its labels with the truth, for each query."""
-    study = open_study(config)
-    for stage in study.plan.stages:
-        perform(stage, study.cells[stage.condition.query], config.directory, Hardware(engine=config.resources.engine))
-    results = read_all(config.directory, study.plan.all_by_key)
+    study, results = trained(config)
     rows = []
     for query, cells in study.cells.items():
         labels = agreed_labels(study, results, query)
-        truth = np.array([*cells.truth_classes, ""], dtype=object)[cells.truth]
+        truth = truth_of(cells)
         known = truth != ""
         single: dict[str, list[float]] = {"accuracy": [], "auroc": [], "ece": []}
         for trial in study.plan.trials:
@@ -65,14 +76,13 @@ def measure(config: StudyConfig) -> list[dict[str, Any]]:
                 confidence = found.query_confidence[known].astype(float)
                 single["accuracy"].append(float(right.mean()))
                 single["auroc"].append(float(roc_auc_score(right, confidence)))
-                single["ece"].append(error_of_calibration(confidence, right))
+                single["ece"].append(calibration_error(confidence, right))
         mine, held = labels.cells[known], labels.held_out
         right = (mine["label"] == truth[known]).to_numpy()
         high = (mine["trust"] == "high").to_numpy()
-        covered = [one in named.split(" | ") for one, named in zip(truth[known], mine["set"], strict=True)]
-        covers = pd.Series([a in b.split(" | ") for a, b in zip(held["truth"], held["set"], strict=True)])
         sizes = held["truth"].value_counts()
-        by_class = covers.groupby(held["truth"].to_numpy()).mean()[sizes.index[sizes >= 50]]
+        covers = pd.Series(covered(held["truth"], held["set"])).groupby(held["truth"].to_numpy())
+        by_class = covers.mean()[sizes.index[sizes >= FEWEST_KNOWN]]
         rows.append(
             {
                 "query": f"{config.name} {query}",
@@ -81,11 +91,11 @@ def measure(config: StudyConfig) -> list[dict[str, Any]]:
                 "auroc_single": float(np.mean(single["auroc"])),
                 "auroc": float(roc_auc_score(right, mine["probability"])),
                 "ece_single": float(np.mean(single["ece"])),
-                "ece": error_of_calibration(mine["probability"].to_numpy(float), right),
-                "ece_heldout": error_of_calibration(
+                "ece": calibration_error(mine["probability"].to_numpy(float), right),
+                "ece_heldout": calibration_error(
                     held["probability"].to_numpy(float), (held["label"] == held["truth"]).to_numpy()
                 ),
-                "covered": float(np.mean(covered)),
+                "covered": float(covered(truth[known], mine["set"]).mean()),
                 "covered_heldout": [float(by_class.min()), float(by_class.max())],
                 "high": float(high.mean()),
                 "high_right": float(right[high].mean()) if high.any() else float("nan"),
@@ -114,16 +124,11 @@ def removed(config: StudyConfig) -> list[dict[str, Any]]:
             "replicates": 2,
             "folds": 2,
         }
-        study = open_study(validate(values))
-        directory = study.config.directory
-        for stage in study.plan.stages:
-            perform(stage, study.cells[stage.condition.query], directory, Hardware(engine=config.resources.engine))
-        results = read_all(directory, study.plan.all_by_key)
+        study, results = trained(validate(values))
         (query,) = study.cells
         labels = agreed_labels(study, results, query)
-        mine = study.cells[query]
-        new = np.array([*mine.truth_classes, ""], dtype=object)[mine.truth] == name
-        single = [1 - read_predictions(directory, key).query_confidence.astype(float) for key in results]
+        new = truth_of(study.cells[query]) == name
+        single = [1 - read_predictions(study.config.directory, key).query_confidence.astype(float) for key in results]
         strange = (labels.cells["trust"] == "none").to_numpy()
         rows.append(
             {

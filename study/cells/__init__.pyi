@@ -3,6 +3,7 @@ from .check import check_data as check_data
 from .counts import ROUNDING as ROUNDING
 from .findings import Findings as Findings
 from .fingerprint import GENES_TO_TELL as GENES_TO_TELL
+from .kept import FACTS as FACTS
 from .names import said_names as said_names
 from .places import Places as Places
 from .places import cells_at as cells_at

@@ -46,11 +46,12 @@ def _source(config: DataConfig) -> str:
 
 def _kept(directory: Path, config: DataConfig) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Folders of queries that were prepared from these sources, and what was kept of these, the last used first."""
+    source = _source(config)
     paths = sorted(directory.glob(f"*/{FACTS}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     for path in paths:
         try:
             origin = json.loads(path.read_bytes()).get("origin")
         except (OSError, ValueError, AttributeError):  # broken, which is told when they are read
             continue
-        if origin and origin["source"] == _source(config):
+        if origin and origin["source"] == source:
             yield path.parent, origin

@@ -58,6 +58,11 @@ class Places:
         """Unique names: their own, if those are, else with the dataset before all."""
         return self.cell if pd.Index(self.cell).is_unique else _with_dataset(self.cell, self.dataset)
 
+    @property
+    def table(self) -> pd.DataFrame:
+        """What a user finds them by, a row per cell: `cell`, `dataset` and `row`."""
+        return pd.DataFrame({"cell": self.cell, "dataset": self.dataset, "row": self.row})
+
     def take(self, cells: np.ndarray) -> Places:
         """Return the places of some cells."""
         return Places(self.cell[cells], self.dataset[cells], self.sheet[cells], self.at[cells], self.row[cells])

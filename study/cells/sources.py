@@ -77,6 +77,7 @@ def datasets(config: DataConfig) -> tuple[str, ...]:
 
 def absent_files(config: DataConfig) -> list[Path]:
     """Return the files of a study that are not, or no longer, where they should be."""
+    # `Path.exists` raises where a folder may not be searched.
     return [path for path in source_files(config).values() if not os.path.exists(path)]  # noqa: PTH110
 
 

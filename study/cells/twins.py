@@ -261,8 +261,9 @@ def _from_reference(source: Source, config: DataConfig) -> Twin:
 
 def _kept_folders(config: DataConfig, names: Sequence[str], directory: Path) -> dict[str, Path]:
     """Folders of queries whose sources are no longer there; none if some of these must be read."""
-    absent = absent_files(config)
-    found = {name: kept_folder(directory, config, _made_of(config, name)) for name in names} if absent else {}
+    if not (absent := absent_files(config)):
+        return {}
+    found = {name: kept_folder(directory, config, _made_of(config, name)) for name in names}
     folders = {name: folder for name, folder in found.items() if folder is not None}
     if len(folders) < len(names):
         return {}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from study.cells import FACTS
 from study.errors import InputError
 
 
@@ -30,7 +31,7 @@ def nothing_left_if_refused(directory: Path) -> Iterator[Callable[[Path], None]]
     except InputError:
         trained = any((directory / "trials").glob("*"))
         for folder in reversed(made):
-            if (folder / "cells.json").exists():
+            if (folder / FACTS).exists():
                 if not trained and not _in_use(folder):
                     shutil.rmtree(folder)
             elif folder.exists() and not any(folder.iterdir()):
@@ -40,4 +41,4 @@ def nothing_left_if_refused(directory: Path) -> Iterator[Callable[[Path], None]]
 
 def _in_use(folder: Path) -> bool:
     """Whether another process has found cells here: `prepare` then touches the file that was written last."""
-    return (folder / "cells.json").stat().st_mtime_ns > folder.stat().st_mtime_ns
+    return (folder / FACTS).stat().st_mtime_ns > folder.stat().st_mtime_ns

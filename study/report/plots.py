@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from study.trials import MACRO
+from study.trust import TRUST
 from study.verdict import GROUPS, LABELS, PLACES, SUMMARIES, class_label, outcome_label, phrase, short, word
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6e7781")
@@ -18,7 +19,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 GREY = "#6e7781"
 GROUP_COLOURS = dict(zip(GROUPS, ("#0072b2", "#e69f00", "#009e73", "#cc79a7", GREY), strict=True))
 ROLE_COLOURS = {role: GROUP_COLOURS[role] for role in ("data", "parameter")}
-TRUST_COLOURS = {"high": "#0072b2", "check": "#e69f00", "none": GREY}
+TRUST_COLOURS = dict(zip(TRUST, ("#0072b2", "#e69f00", GREY), strict=True))
 MOST_NUMBERS = 20  # classes of a confusion matrix in which numbers can still be read
 
 

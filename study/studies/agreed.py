@@ -14,7 +14,7 @@ from study.config import StudyConfig
 from study.errors import InputError
 from study.studies.study import Study, open_study, strata_of
 from study.trials import Result, read_all
-from study.trust import FEWEST_REPLICATES, UNKNOWN, Labels, labels_of, n_replicates, trials_with_all
+from study.trust import UNKNOWN, Labels, enough_trials, labels_of
 
 
 def agreed_labels(study: Study, results: Mapping[str, Result], query: str, unknown: float = UNKNOWN) -> Labels:
@@ -44,12 +44,11 @@ def agreed_labels(study: Study, results: Mapping[str, Result], query: str, unkno
 
 def trusted(study: Study, results: Mapping[str, Result]) -> dict[str, Labels]:
     """Return `agreed_labels` of each query that two replicates or more have all cells of."""
-    enough = {
-        query: n_replicates(trials_with_all(query, study.plan, results, cells)) >= FEWEST_REPLICATES
+    return {
+        query: agreed_labels(study, results, query)
         for query, cells in study.cells.items()
-        if cells.n_query
+        if cells.n_query and enough_trials(query, study.plan, results, cells)
     }
-    return {query: agreed_labels(study, results, query) for query, told in enough.items() if told}
 
 
 def label_all(
@@ -89,8 +88,7 @@ def label_all(
     for name, labels in found.items():
         cells = study.cells[name]
         places = places_of(config.data, sheets, cells).take(np.arange(cells.n_reference, len(cells.names)))
-        where = pd.DataFrame({"cell": places.cell, "dataset": places.dataset, "row": places.row})
-        table = pd.concat([where, labels.cells.reset_index(drop=True)], axis=1).iloc[places.order]
+        table = pd.concat([places.table, labels.cells.reset_index(drop=True)], axis=1).iloc[places.order]
         path = config.directory / "transfer" / called[name] / "consensus.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write(path, table.to_csv(index=False).encode())

@@ -58,10 +58,9 @@ class Predicted:
     @property
     def table(self) -> pd.DataFrame:
         """One row per cell: `cell`, `dataset`, `row`, each class's probability, the largest, and whose it is."""
-        where = pd.DataFrame({"cell": self.places.cell, "dataset": self.places.dataset, "row": self.places.row})
         soft = pd.DataFrame(self.probabilities, columns=list(self.classes))
         best = self.columns.rename(columns={"scanvi_confidence": "max_value", "scanvi_predicted": "max_column"})
-        return pd.concat([where, soft, best[["max_value", "max_column"]]], axis=1)
+        return pd.concat([self.places.table, soft, best[["max_value", "max_column"]]], axis=1)
 
 
 def predicted_of(

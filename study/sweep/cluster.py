@@ -69,7 +69,7 @@ def _connected(address: str) -> Iterator[None]:
         return
     _reach(address)
     try:
-        with _variable(WAIT, "1"):
+        with _variable(WAIT, os.environ.get(WAIT, "1")):
             ray.init(address=address, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
@@ -106,15 +106,15 @@ def _reach(address: str) -> None:
 
 @contextmanager
 def _variable(name: str, value: str) -> Iterator[None]:
-    """Set a variable of the environment for a while, unless it is set."""
-    if name in os.environ:
-        yield
-        return
+    """Set a variable of the environment for a while."""
+    before = os.environ.get(name)
     os.environ[name] = value
     try:
         yield
     finally:
         del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
 
 
 @contextmanager
@@ -125,7 +125,6 @@ def _on_loopback() -> Iterator[None]:
     The variable is for the processes that it starts, the constant for this one, which has read the variable already.
     """
     before = ray_constants.ENABLE_RAY_CLUSTER
-    os.environ.pop(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, None)
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
         with _variable(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, "0"):

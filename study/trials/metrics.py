@@ -146,10 +146,23 @@ def probability_metrics(probabilities: npt.NDArray[np.float32], truth: npt.NDArr
     for start in range(0, truth.size, CHUNK):  # all at once they would take many times the memory of the probabilities
         rows = slice(start, start + CHUNK)
         squares[rows] = ((probabilities[rows] - one_hot[truth[rows]]) ** 2).sum(axis=1)
-    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
-    gaps = np.abs(np.bincount(bins, correct, minlength=ECE_BINS) - np.bincount(bins, confidence, minlength=ECE_BINS))
     return {
         NLL: float(-np.log(np.maximum(of_truth, np.finfo(np.float32).tiny)).mean()),
         BRIER: float(squares.mean()),
-        ECE: float(gaps.sum() / truth.size),
+        ECE: calibration_error(confidence, correct),
     }
+
+
+def calibration_error(confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> float:
+    """Return the expected calibration error: mean gap between confidence and accuracy, by bins of equal width.
+
+    Parameters
+    ----------
+    confidence
+        Probability of the class that each cell is called, shape (n_cells,).
+    correct
+        Whether it is of that class, shape (n_cells,).
+    """
+    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
+    gaps = np.abs(np.bincount(bins, correct, minlength=ECE_BINS) - np.bincount(bins, confidence, minlength=ECE_BINS))
+    return float(gaps.sum() / correct.size)

@@ -67,7 +67,7 @@ class Pool:
         return Pool(self.probabilities[rows], self.votes[rows], self.distance[rows], self.trainings)
 
 
-def pool(evidence: Iterable[Evidence], classes: int, part: slice | None = None) -> Pool:
+def pool(evidence: Iterable[Evidence], classes: int) -> Pool:
     """Average what trainings say, one after the other: memory grows with cells and classes, not with trainings.
 
     Parameters
@@ -76,8 +76,6 @@ def pool(evidence: Iterable[Evidence], classes: int, part: slice | None = None) 
         Of trainings that asked for the same cells.
     classes
         Number of classes.
-    part
-        Which of the cells that evidence is of; all if None.
 
     Raises
     ------
@@ -86,15 +84,15 @@ def pool(evidence: Iterable[Evidence], classes: int, part: slice | None = None) 
     """
     count, probabilities, votes, distance = 0, _NONE, _NONE, _NONE
     for one in evidence:
-        soft = one.soft(classes)[part or slice(None)]
+        soft = one.soft(classes)
         if not count:
             probabilities, votes = np.zeros(soft.shape), np.zeros(soft.shape)
             distance = np.zeros(len(soft))
         elif len(soft) != len(probabilities):
             raise ValueError(f"trainings of {len(probabilities)} and of {len(soft)} cells cannot be pooled")
         probabilities += soft
-        votes[np.arange(len(soft)), one.labels[part or slice(None), 0]] += 1
-        distance += one.distance[part or slice(None)] if one.distance.size else np.nan
+        votes[np.arange(len(soft)), one.labels[:, 0]] += 1
+        distance += one.distance if one.distance.size else np.nan
         count += 1
     if not count:
         raise InputError("no training of this query is finished: there are no labels to put together. Run the study.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ UNKNOWN = 0.05  # share of reference cells that may be taken for something new
 # A label is trusted that is right with this probability, and that so many trainings agree on.
 PROBABLE, AGREED = 0.95, 0.9
 FEWEST_REPLICATES = 2
-HIGH, CHECK, NONE = "high", "check", "none"
+TRUST = HIGH, CHECK, NONE = "high", "check", "none"
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,7 @@ class Labels:
     @property
     def by_label(self) -> pd.DataFrame:
         """One row per label: how many query cells are called so, how many of each trust, and their mean agreement."""
-        levels = pd.crosstab(self.cells["label"], self.cells["trust"]).reindex(
-            columns=[HIGH, CHECK, NONE], fill_value=0
-        )
+        levels = pd.crosstab(self.cells["label"], self.cells["trust"]).reindex(columns=TRUST, fill_value=0)
         agreement = self.cells.groupby("label")["agreement"].mean()
         return pd.concat([levels.sum(axis=1).rename("cells"), levels, agreement], axis=1).reset_index()
 
@@ -71,7 +69,7 @@ class Labels:
         """One row per level of trust: query cells, held-out reference cells, and how many of these are right."""
         right = self.held_out["label"] == self.held_out["truth"]
         rows = []
-        for level in (HIGH, CHECK, NONE):
+        for level in TRUST:
             here = self.held_out["trust"] == level
             rows.append(
                 {
@@ -117,10 +115,9 @@ def labels_of(
     """
     if not 0 < unknown < 1:
         raise InputError(f"unknown: expected a share between 0 and 1, as in 0.05, found {unknown}.")
-    trials = trials_with_all(query, plan, results, cells)
+    trials = _with_all(query, plan, results, cells)
     _refuse_too_few(query, trials, cells)
-    read = partial(read_evidence, directory)
-    evidence = {trial.key: read(results[trial.key]) for trial in trials}
+    evidence = {trial.key: read_evidence(directory, results[trial.key]) for trial in trials}
     told = [
         _told([evidence[trial.key] for trial in trials if trial.replicate.index == index], cells)
         for index in sorted({trial.replicate.index for trial in trials})
@@ -141,8 +138,13 @@ def labels_of(
     return Labels(frame.rename_axis("cell"), known.rename_axis("cell"), len(trials), len(told))
 
 
+def enough_trials(query: str, plan: Plan, results: Mapping[str, Result], cells: Cells) -> bool:
+    """Whether trials of two replicates or more are finished that label all cells of a query."""
+    return _n_replicates(_with_all(query, plan, results, cells)) >= FEWEST_REPLICATES
+
+
 def _refuse_too_few(query: str, trials: Sequence[PlannedTrial], cells: Cells) -> None:
-    replicates = n_replicates(trials)
+    replicates = _n_replicates(trials)
     if replicates < FEWEST_REPLICATES:
         found = f"{replicates} replicate{'s' * (replicates != 1)} of it" if trials else "no trial"
         raise InputError(
@@ -152,8 +154,8 @@ def _refuse_too_few(query: str, trials: Sequence[PlannedTrial], cells: Cells) ->
         )
 
 
-def trials_with_all(query: str, plan: Plan, results: Mapping[str, Result], cells: Cells) -> list[PlannedTrial]:
-    """Return the finished trials that label all cells of a query, in the order that they have."""
+def _with_all(query: str, plan: Plan, results: Mapping[str, Result], cells: Cells) -> list[PlannedTrial]:
+    """Finished trials that label all cells of a query, in the order that they have."""
 
     def whole(one: Condition) -> bool:
         return (one.query, one.n_cells, one.draw) == (query, cells.n_query, 0)
@@ -161,8 +163,7 @@ def trials_with_all(query: str, plan: Plan, results: Mapping[str, Result], cells
     return [trial for trial in plan.trials if trial.key in results and whole(trial.condition)]
 
 
-def n_replicates(trials: Sequence[PlannedTrial]) -> int:
-    """Return of how many replicates trials are; `FEWEST_REPLICATES` are needed."""
+def _n_replicates(trials: Sequence[PlannedTrial]) -> int:
     return len({trial.replicate.index for trial in trials})
 
 
@@ -176,9 +177,8 @@ class _Told:
 
 
 def _told(evidence: Sequence[Evidence], cells: Cells) -> _Told:
-    parts = (slice(None, -cells.n_query), slice(-cells.n_query, None))
-    held_out, query = (pool(evidence, len(cells.classes), part) for part in parts)
-    return _Told(evidence[0].held_out, held_out, query)
+    every = pool(evidence, len(cells.classes))
+    return _Told(evidence[0].held_out, every[: -cells.n_query], every[-cells.n_query :])
 
 
 def _together(told: Sequence[tuple[npt.NDArray[np.int64], Pool]], calibration: Calibration) -> tuple[Pool, np.ndarray]:
@@ -233,13 +233,13 @@ def _why(
     for trial in trials:
         point = tuple(str(trial.levels[factor.name]) for factor in varied)
         table.setdefault(point, {})[trial.replicate.index] = evidence[trial.key]
-    order = pd.MultiIndex.from_product([[str(level) for level in one.levels] for one in varied]) if varied else [()]
+    order = list(product(*(map(str, factor.levels) for factor in varied)))
     whole = set.intersection(*(set(row) for row in table.values()))
     crossed = len(table) == len(order) and all(factor.levels for factor in varied) and len(whole) > 1
     if not crossed:
         return np.full((n_query, 2), np.nan)
     labels = np.stack(
-        [np.stack([table[tuple(point)][index].labels[-n_query:, 0] for point in order]) for index in sorted(whole)]
+        [np.stack([table[point][index].labels[-n_query:, 0] for point in order]) for index in sorted(whole)]
     )
     kept: npt.NDArray[np.float64] = wavering(labels, classes, varied, strata).shares()[:, :2]
     return kept
