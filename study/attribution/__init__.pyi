@@ -1,5 +1,6 @@
 from .attribute import attribute_study as attribute_study
 from .correction import FIRST as FIRST
+from .correction import holm as holm
 from .drawn import OTHER as OTHER
 from .effects import marginal_effects as marginal_effects
 from .findings import SIGNIFICANT as SIGNIFICANT

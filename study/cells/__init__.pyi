@@ -1,5 +1,7 @@
 from .check import DataReport as DataReport
 from .check import check_data as check_data
+from .components import components as components
+from .components import log_normalised as log_normalised
 from .counts import ROUNDING as ROUNDING
 from .findings import Findings as Findings
 from .fingerprint import GENES_TO_TELL as GENES_TO_TELL

@@ -45,6 +45,7 @@ def analysis_facts(analysis: Analysis, page: Path) -> dict[str, object]:
         "verdicts": {one.outcome: one.sentence for one in analysis.verdicts},
         "classes": classes,
         **({"search": analysis.search.facts()} if analysis.search else {}),
+        "yardsticks": analysis.yardsticks.astype(object).where(analysis.yardsticks.notna(), None).to_dict("records"),
         "controls": {one.control: {"outcome": one.outcome, "found": one.found} for one in analysis.controls},
     }
 

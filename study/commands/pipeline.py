@@ -22,7 +22,7 @@ from study.config import StudyConfig, dump
 from study.errors import WritingError
 from study.plan import Stage
 from study.report import Analysis, analyse, read_finished, write_report
-from study.studies import Choice, Recall, Study, files_to_keep, following, open_study, recall_reader
+from study.studies import Choice, Recall, Study, files_to_keep, following, open_study, recall_reader, trusted
 from study.sweep import Account, Tree, alone, cluster, kept_account, train_stages
 from study.tracking import Projection, register
 from study.trials import (
@@ -129,6 +129,7 @@ def _run(config: StudyConfig, show: Show, command: str, wrote: Callable[[Path], 
             _fit(study, before, projection)
             analysis = analyse(study, read_finished(study))
             page = write_report(study, analysis, command)
+            projection.project_labels(analysis.trust)
             projection.attach([config.directory / "config.yaml", page, *_tables(config)])
             done = len(analysis.results) + len(analysis.beside)
             keys = list(study.plan.all_by_key)
@@ -244,6 +245,7 @@ def sync_study(config: StudyConfig) -> tuple[int, str]:
             projection.project(result)
         for key, reason in failures.items():
             projection.project_failure(key, reason)
+        projection.project_labels(trusted(study, {key: found[key] for key in study.plan.by_key if key in found}))
         projection.attach([path for path in (*present, *_tables(config)) if path.is_file()])
     return len(found), projection.behind
 

@@ -182,6 +182,8 @@ def show_analysis(to: Console, analysis: Analysis, page: Path) -> None:
         for reason, names in left.items():
             to.print(f"{', '.join(names)}: {reason}", markup=False)
         to.print(f"{one.sentence}\n", markup=False)
+    for sentence in analysis.compared:
+        to.print(f"{sentence}\n", markup=False)
     if analysis.controls:
         rows = [(control.control, control.outcome, control.found) for control in analysis.controls]
         show_table(to, "controls", ["control", "outcome", "found"], rows)

@@ -19,6 +19,7 @@ from .space import role_of as role_of
 from .study import Resources as Resources
 from .study import StudyConfig as StudyConfig
 from .study import Tracking as Tracking
+from .values import YARDSTICKS as YARDSTICKS
 from .values import Level as Level
 from .values import Outcome as Outcome
 from .values import dump as dump

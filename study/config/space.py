@@ -11,7 +11,7 @@ from pydantic import (
     model_validator,
 )
 
-from study.config.values import WHOLE_LIMIT, Control, Count, Level, Model, written
+from study.config.values import WHOLE_LIMIT, YARDSTICKS, Control, Count, Level, Model, written
 
 # Narrower ranges, relative to their ends or at all, hold too few numbers for points that differ.
 NARROWEST, TINIEST = 1e-6, 1e-300
@@ -121,7 +121,9 @@ class SearchSpace(Model):
     confirm: Annotated[int, Field(strict=True, ge=3)] | None = Field(
         None, description="fresh replicates on which a search compares its winner with the default settings"
     )
-    controls: tuple[Control, ...] = Field((), description="trials beside the table, each with an expected outcome")
+    controls: tuple[Control, ...] | None = Field(
+        None, description="trials beside the table, each with an expected outcome; [logistic, knn] if null, none if []"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -136,6 +138,13 @@ class SearchSpace(Model):
     def n_folds(self) -> int:
         """In how many parts the reference is divided."""
         return self.replicates.folds if isinstance(self.replicates, Crossed) else self.folds
+
+    @property
+    def beside(self) -> tuple[Control, ...]:
+        """Controls that stand beside the table: those that were asked for, else what costs seconds."""
+        if self.controls is not None:
+            return self.controls
+        return () if self.design == "search" else YARDSTICKS
 
     @model_validator(mode="after")
     def _design_fits(self) -> Self:
@@ -153,7 +162,7 @@ class SearchSpace(Model):
                 "'scanvi.protocol' cannot be a factor: joint training and surgery are different trees of stages, so "
                 "chance enters at other places and one table cannot hold both. Run a study of each"
             )
-        if len(set(self.controls)) < len(self.controls):
+        if self.controls and len(set(self.controls)) < len(self.controls):
             raise ValueError(f"controls {written(self.controls)} contain a duplicate; name each control once")
         return self
 

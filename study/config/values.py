@@ -40,7 +40,9 @@ Separation = Annotated[float, Field(gt=0, le=20)]
 Outcome = Literal[
     "heldout/recall", "train/recall", "train/precision", "heldout/precision", "query/recall", "query/precision"
 ]
-Control = Literal["none", "self", "surgery", "shuffled", "repeat", "logistic"]
+Control = Literal["none", "self", "surgery", "shuffled", "repeat", "logistic", "knn", "novel"]
+# Other ways to the same labels, that scANVI is compared with; they cost seconds.
+YARDSTICKS: tuple[Control, ...] = ("logistic", "knn")
 SEED_LIMIT = 2**32
 WHOLE_LIMIT = 2**53  # a float holds every integer up to here
 DEEPEST = 1e7  # mean counts of a simulated cell: single ones then stay far below what an int32 holds

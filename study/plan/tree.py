@@ -77,6 +77,8 @@ def plan_trial(trial: Trial, conditions: Conditions, stages: dict[str, Stage]) -
     ]
     if surgery:
         where.append(("surgery", condition, settings.scanvi.surgery_epochs, {}))
+    if trial.control == "knn":  # its labels are those of neighbours in the latent space of scVI
+        condition, where = trained_on, where[:1]
     # The control `repeat` is the same training in another stage.
     root = [conditions.numerics, replicate.seed, fold, conditions.folds, *["again"] * (trial.control == "repeat")]
     chain: list[tuple[str, int]] = []

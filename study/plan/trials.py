@@ -147,7 +147,7 @@ def controls_of(config: StudyConfig, queries: Sequence[str]) -> tuple[Trial, ...
     of the design, and one for the reference that they are mapped onto. `novel` has one here, which stands for one
     without each class: only the cells know those.
     """
-    if not config.space.controls:
+    if not config.space.beside:
         return ()
     factors = {factor.name: factor for factor in factors_of(config.space, queries)}
     settings = config.settings({name: factor.levels[0] for name, factor in factors.items() if factor.levels})
@@ -165,9 +165,10 @@ def controls_of(config: StudyConfig, queries: Sequence[str]) -> tuple[Trial, ...
         "shuffled": [(settings, query)],
         "repeat": [(settings, query)],
         "logistic": [(settings, query)],
+        "knn": [(settings, query)],
         "novel": [(alone, query)],
     }
-    wanted = [("base", [(settings, query)]), *((name, arms[name]) for name in config.space.controls)]
+    wanted = [("base", [(settings, query)]), *((name, arms[name]) for name in config.space.beside)]
     return tuple(
         Trial((), values, name, replicate, control)
         for replicate in replicates_of(config.space)

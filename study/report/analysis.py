@@ -25,11 +25,13 @@ from study.verdict import (
     Flips,
     ReplicateCost,
     Verdict,
+    compare_yardsticks,
     control_frames,
     find_flips,
     judge,
     judge_controls,
     matched_spread,
+    yardstick_sentences,
 )
 
 
@@ -60,6 +62,8 @@ class Analysis(Finished):
         Which reference cells are called otherwise under other conditions; None where no two trials can be compared.
     trust
         Labels of each query that enough trainings had whole, and how far they are to be trusted.
+    yardsticks
+        Held-out recall beside that of cheaper ways to the same labels; empty where none was tried.
     matched
         How much queries differ as they are, and matched in size or depth; empty where none are matched.
     search
@@ -72,6 +76,7 @@ class Analysis(Finished):
     controls: tuple[ControlResult, ...] = ()
     flips: Flips | None = None
     trust: Mapping[str, Labels] = field(default_factory=dict)
+    yardsticks: pd.DataFrame = field(default_factory=pd.DataFrame)
     matched: pd.DataFrame = field(default_factory=pd.DataFrame)
     search: Search | None = None
 
@@ -85,6 +90,11 @@ class Analysis(Finished):
         """The two answers of each outcome, where there are any."""
         return self.attributed.verdicts if self.attributed else ()
 
+    @property
+    def compared(self) -> list[str]:
+        """How scANVI compares with cheaper ways to the same labels, a sentence each."""
+        return yardstick_sentences(self.yardsticks)
+
     def frames(self, plan: Plan) -> dict[str, pd.DataFrame]:
         """Return every table by name; what was not found has none."""
         found = {"trials": self.table, "probes": probe_frame(plan, self.results)}
@@ -94,6 +104,7 @@ class Analysis(Finished):
         found |= control_frames(self.controls) if self.controls else {}
         found |= self.flips.frames() if self.flips else {}
         found |= {"trust": trust_frame(self.trust)} if self.trust else {}
+        found |= {"yardsticks": self.yardsticks} if len(self.yardsticks) else {}
         found |= {"matching": self.matched} if len(self.matched) else {}
         return found | (self.search.frames() if self.search else {})
 
@@ -120,6 +131,7 @@ def analyse(study: Study, done: Finished) -> Analysis:
         controls=judge_controls(plan.controls, {**found, **done.beside}, done.failures, read, study.cells),
         flips=find_flips(plan, found, read, next(iter(study.cells.values()))),
         trust=trusted(study, found),
+        yardsticks=compare_yardsticks(plan.controls, {**found, **done.beside}),
         matched=matched_spread(config.data.queries, plan, found),
     )
 

@@ -6,7 +6,7 @@ and the page's script writes them as text only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -15,9 +15,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from study.cells import Cells
 from study.plan import Plan
 from study.report.analysis import Analysis
 from study.report.charts import Json, chart_data, data_chart, draws_chart, flip_chart, flip_tables, trial_map
+from study.report.embedding import embedding_chart
 from study.report.sections import (
     cards,
     factor_table,
@@ -31,6 +33,7 @@ from study.report.sections import (
     share_tables,
     trust_tables,
     whole_replicates,
+    yardstick_table,
 )
 from study.studies import NOT_EXPLAINED, Search, Study
 from study.verdict import (
@@ -76,7 +79,9 @@ def render_report(study: Study, analysis: Analysis, command: str = "") -> str:
     if analysis.search is not None:
         return _templates().get_template("search.html").render(common, **_of_search(analysis.search))
     outcomes = study.config.outcomes
-    return _templates().get_template("page.html").render(common, **_of_design(study.plan, analysis, outcomes))
+    return (
+        _templates().get_template("page.html").render(common, **_of_design(study.plan, study.cells, analysis, outcomes))
+    )
 
 
 def _of_search(search: Search) -> Json:
@@ -94,7 +99,7 @@ def _of_search(search: Search) -> Json:
     }
 
 
-def _of_design(plan: Plan, analysis: Analysis, outcomes: Sequence[str]) -> Json:
+def _of_design(plan: Plan, cells: Mapping[str, Cells], analysis: Analysis, outcomes: Sequence[str]) -> Json:
     """Return what the page of a designed experiment says beyond what every page does."""
     results, attribution, flips = analysis.results, analysis.attribution, analysis.flips
     schedules = schedules_of(plan, results)
@@ -103,6 +108,7 @@ def _of_design(plan: Plan, analysis: Analysis, outcomes: Sequence[str]) -> Json:
         "draws": draws_chart(schedules, results),
         "flips": flip_chart(flips),
         "data": data_chart(analysis.checks),
+        "embedding": embedding_chart(cells, analysis.trust),
     }
     return {
         "plotly": Markup(get_plotlyjs()),
@@ -120,6 +126,8 @@ def _of_design(plan: Plan, analysis: Analysis, outcomes: Sequence[str]) -> Json:
         "broken": [one for one in analysis.controls if one.outcome == FAIL],
         "flips": flip_tables(flips) if flips else [],
         "trust": trust_tables(analysis.trust),
+        "yardsticks": analysis.compared,
+        "yardstick_table": yardstick_table(analysis.yardsticks),
         "baseline": flips.baseline if flips else "",
         "matched": matched_table(analysis.matched),
         "group_names": GROUPS,

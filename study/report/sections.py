@@ -23,6 +23,7 @@ from study.verdict import (
     GROUPS,
     PART_WORDS,
     SUMMARIES,
+    YARDSTICK_NAMES,
     TradeOff,
     Verdict,
     class_label,
@@ -148,6 +149,24 @@ def matched_table(table: pd.DataFrame) -> pd.DataFrame:
     name = table["metric"].str.extract(r"/recall/(.+)$")[0].fillna(class_label(MACRO))
     points = {"differ by (sd, points)": table["sd"].round(1), "chance (sd, points)": table["chance"].round(1)}
     return pd.DataFrame({"recall of": name, "cells": part, "queries": table["queries"], **points})
+
+
+def yardstick_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return how scANVI compares with each yardstick as text, a row per yardstick and class."""
+    if table.empty:
+        return table
+    points = [f"{row.difference:+.1f} [{row.lower:+.1f}, {row.upper:+.1f}]" if row.lower == row.lower
+              else f"{row.difference:+.1f}" for row in table.itertuples()]  # fmt: skip
+    return pd.DataFrame(
+        {
+            "compared with": table["yardstick"].map(YARDSTICK_NAMES),
+            "class": table["class"].map(class_label),
+            "scANVI": table["scANVI"].map("{:.1f}%".format),
+            "the other": table["recall"].map("{:.1f}%".format),
+            "difference in points [95%]": points,
+            "scANVI is": table["scANVI is"],
+        }
+    )
 
 
 def trust_tables(trust: Mapping[str, Labels]) -> list[tuple[str, str, pd.DataFrame, pd.DataFrame]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,9 +27,12 @@ from study.tracking.queue import Queue
 from study.tracking.slug import metric_name, slug
 from study.tracking.store import PARAM_LIMIT, open_store, refusals, uri_of
 from study.trials import Result
+from study.trust import Labels
 from study.versions import versions
 
 BATCH = 1000
+# Share of the query cells that a training calls what all together do, and of those whose label is of high trust.
+AGREEMENT, TRUSTED = "query/agreement", "query/trusted_share"
 # MLflow's pages would ask what kind of experiment this is; the note stands above the table of runs.
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
@@ -174,6 +178,21 @@ class Projection:
         """Keep files (tables, the report) as artifacts of the parent run."""
         for path in paths:
             self.queue.show(partial(self.client.log_artifact, self.parent, str(path)))
+
+    def project_labels(self, labels: Mapping[str, Labels]) -> None:
+        """Show of each query how far its labels are to be trusted, at the study and at each trial that has all of it."""
+        self.queue.show(partial(self._project_labels, labels))
+
+    def _project_labels(self, labels: Mapping[str, Labels]) -> None:
+        when = int(time.time() * 1000)
+        for query, found in labels.items():
+            mean = sum(found.agreement.values()) / found.trainings
+            shown = {AGREEMENT: mean, TRUSTED: found.trusted_share}
+            metrics = [Metric(f"{name}/{slug(query)}", value, when, 0) for name, value in shown.items()]
+            self.client.log_batch(self.parent, metrics=metrics, synchronous=True)
+            for key, agreement in found.agreement.items():
+                own = [Metric(AGREEMENT, agreement, when, 0), Metric(TRUSTED, found.trusted_share, when, 0)]
+                self.client.log_batch(self.runs[key].info.run_id, metrics=own, synchronous=True)
 
     def project(self, result: Result) -> None:
         """Show one finished trial; nothing happens if it is shown already."""

@@ -6,10 +6,9 @@ import time
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 from sklearn.linear_model import LogisticRegression
 
-from study.cells import Cells
+from study.cells import Cells, log_normalised
 from study.plan import Indices, PlannedTrial, Split, held_out
 from study.trials.metrics import measure
 from study.trials.record import Predictions, Result
@@ -17,7 +16,6 @@ from study.trials.record import Predictions, Result
 # A yardstick needs no more labelled cells of a class; so it takes minutes at most, also on a large reference.
 MOST_PER_CLASS = 2000
 MOST_ITERATIONS = 1000
-DEPTH = 1e4
 
 
 def fit_logistic(planned: PlannedTrial, cells: Cells, folds: int) -> tuple[Result, Predictions]:
@@ -38,7 +36,7 @@ def fit_logistic(planned: PlannedTrial, cells: Cells, folds: int) -> tuple[Resul
     out = held_out(alone.labels, fold, folds)
     nothing = np.array([], dtype=np.int64)
     parts = Split(np.flatnonzero(~out), np.flatnonzero(out), nothing, alone.n_reference, alone.unlabelled)
-    features = _log_normalised(alone.counts)
+    features = log_normalised(alone.counts)
     rows = _some_of_each(alone.labels, parts.labelled, fold)
     model = LogisticRegression(max_iter=MOST_ITERATIONS).fit(features[rows], alone.labels[rows])
     probabilities = np.zeros((alone.n_reference, len(alone.classes)), dtype=np.float32)
@@ -59,12 +57,6 @@ def fit_logistic(planned: PlannedTrial, cells: Cells, folds: int) -> tuple[Resul
         seconds=time.perf_counter() - start,
     )
     return result, Predictions.of(probabilities, parts)
-
-
-def _log_normalised(counts: sp.csr_matrix) -> sp.csr_matrix:
-    totals = np.maximum(np.asarray(counts.sum(axis=1)).ravel(), 1)
-    scaled: sp.csr_matrix = sp.diags_array(DEPTH / totals).tocsr() @ counts
-    return scaled.log1p()
 
 
 def _some_of_each(labels: npt.NDArray[np.int32], train: Indices, fold: int) -> Indices:

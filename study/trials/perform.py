@@ -22,6 +22,7 @@ from study.training import (
 )
 from study.trials.evidence import Evidence
 from study.trials.metrics import measure
+from study.trials.neighbours import neighbour_probabilities
 from study.trials.probes import latent_of, probe
 from study.trials.record import Predictions, Result
 from study.trials.store import read_state, write_result, write_state
@@ -86,7 +87,13 @@ def _evaluated(
     """Predict, evaluate and probe one trial; `seconds` is how long its stage has taken so far."""
     # Under surgery a model knows the query alone, and must be told of the reference.
     adata = joint_anndata(cells, parts) if stage.kind == "surgery" else None
-    probabilities = predict_probabilities(snapshot.model, cells, adata)
+    latent = latent_of(snapshot.model, adata)
+    probes = snapshot.probes
+    if stage.kind == "pretraining":  # scVI calls nothing anything: the labels are those of neighbours
+        probabilities = neighbour_probabilities(latent, cells.labels, len(cells.classes), parts)
+    else:
+        probabilities = predict_probabilities(snapshot.model, cells, adata)
+        probes = probes | probe(snapshot.model, cells, parts, adata)
     if stage.kind == "surgery":
         # The reference once more on its own: sums in other minibatches would differ in their last digits, and
         # what surgery leaves alone must come out the same for every query.
@@ -104,10 +111,9 @@ def _evaluated(
         measure(probabilities, cells, parts),
         epochs=dict(zip(KINDS, (*stage.before, snapshot.epoch), strict=False)),
         curves=snapshot.curves,
-        probes=snapshot.probes | probe(snapshot.model, cells, parts, adata),
+        probes=probes,
         seconds=seconds,
     )
-    latent = latent_of(snapshot.model, adata)
     return result, Predictions.of(probabilities, parts), Evidence.of(probabilities, latent, cells.labels, parts)
 
 
@@ -142,5 +148,7 @@ def _settings(stage: Stage, epoch: int) -> dict[str, Any]:
     """Settings of a trial as it was really trained: the cells it met and the epochs it had."""
     values = dump(stage.settings)
     values |= {"query": stage.condition.query, "query_cells": stage.condition.n_cells, "budget": "epochs"}
-    values["scvi"]["max_epochs"], values["scanvi"]["max_epochs"], *_ = (*stage.before, epoch)
+    # Only as many stages as led to it: neighbours are asked before scANVI is trained.
+    for name, reached in zip(("scvi", "scanvi"), (*stage.before, epoch), strict=False):
+        values[name]["max_epochs"] = reached
     return values

@@ -54,14 +54,6 @@ class Pool:
         found: Floats = np.take_along_axis(self.votes, self.label[:, None], axis=1)[:, 0]
         return found
 
-    @property
-    def second(self) -> npt.NDArray[np.intp]:
-        """Code of the class with the second largest mean probability."""
-        others = self.probabilities.copy()
-        np.put_along_axis(others, self.label[:, None], -1, axis=1)
-        found: npt.NDArray[np.intp] = others.argmax(axis=1)
-        return found
-
     def __getitem__(self, rows: npt.NDArray[np.intp] | slice) -> Pool:
         """Return the same of some cells."""
         return Pool(self.probabilities[rows], self.votes[rows], self.distance[rows], self.trainings)

@@ -15,10 +15,11 @@ from study.cells import Cells
 from study.errors import InputError
 from study.plan import Condition, Factor, Plan, PlannedTrial, Stratum
 from study.trials import Evidence, Result, read_evidence
-from study.trust.calibration import Calibration, calibrate
+from study.trust.calibration import calibrate
 from study.trust.conformal import least_probable, sets_of
 from study.trust.consensus import Pool, pool
 from study.trust.novelty import novelty
+from study.trust.replicates import together
 from study.trust.wavering import wavering
 
 UNKNOWN = 0.05  # share of reference cells that may be taken for something new
@@ -40,14 +41,26 @@ class Labels:
         `trust`, and `again` and `settings`, what trainings that disagree about it differ by, as shares.
     held_out
         The same of the reference cells, as trainings say of them that held them out, with the `truth`.
-    trainings, replicates
+    agreement
+        Of each training, by the key of its trial, the share of the query cells that it calls what all together do.
+    replicates
         How many there were.
     """
 
     cells: pd.DataFrame
     held_out: pd.DataFrame
-    trainings: int
+    agreement: Mapping[str, float]
     replicates: int
+
+    @property
+    def trainings(self) -> int:
+        """How many trainings there were."""
+        return len(self.agreement)
+
+    @property
+    def trusted_share(self) -> float:
+        """Share of the query cells whose label is of high trust."""
+        return float((self.cells["trust"] == HIGH).mean())
 
     @property
     def by_label(self) -> pd.DataFrame:
@@ -124,18 +137,23 @@ def labels_of(
     ]
     calibration = calibrate([one.held_out for one in told], [cells.labels[one.rows] for one in told])
     of_query = [(np.arange(cells.n_query), one.query) for one in told]
-    together, probability = _together(of_query, calibration)
-    held_out, as_held_out = _together([(one.rows, one.held_out) for one in told], calibration)
+    of_held_out = [(one.rows, one.held_out) for one in told]
+    query_pool, held_out = _pooled(of_query), _pooled(of_held_out)
+    probability, as_held_out = (
+        together([(rows, calibration(one)) for rows, one in some]) for some in (of_query, of_held_out)
+    )
     rows = np.unique(np.concatenate([one.rows for one in told]))
     truth = cells.labels[rows]
     least = least_probable(held_out, truth)
     names = np.asarray(cells.classes, dtype=object)
-    frame = _judged(together, probability, names, sets_of(together, least), novelty(together, held_out), unknown)
+    frame = _judged(query_pool, probability, names, sets_of(query_pool, least), novelty(query_pool, held_out), unknown)
     frame = frame.set_axis(cells.names[cells.n_reference :])
     frame[["again", "settings"]] = _why(trials, evidence, plan.factors, strata, len(names), cells.n_query)
     known = _judged(held_out, as_held_out, names, sets_of(held_out, least), novelty(held_out, held_out), unknown)
     known = known.set_axis(cells.names[rows]).assign(truth=names[truth])
-    return Labels(frame.rename_axis("cell"), known.rename_axis("cell"), len(trials), len(told))
+    called = probability.argmax(axis=1)
+    agreement = {key: float((one.labels[-cells.n_query :, 0] == called).mean()) for key, one in evidence.items()}
+    return Labels(frame.rename_axis("cell"), known.rename_axis("cell"), agreement, len(told))
 
 
 def enough_trials(query: str, plan: Plan, results: Mapping[str, Result], cells: Cells) -> bool:
@@ -181,37 +199,37 @@ def _told(evidence: Sequence[Evidence], cells: Cells) -> _Told:
     return _Told(evidence[0].held_out, every[: -cells.n_query], every[-cells.n_query :])
 
 
-def _together(told: Sequence[tuple[npt.NDArray[np.int64], Pool]], calibration: Calibration) -> tuple[Pool, np.ndarray]:
-    """Mean over replicates of what they say of cells, by row, and of how probable that makes each class."""
+def _pooled(told: Sequence[tuple[npt.NDArray[np.int64], Pool]]) -> Pool:
+    """Mean over replicates of what they say of cells, by row."""
     n = 1 + max(int(rows.max()) for rows, _ in told)
     shape = (n, told[0][1].probabilities.shape[1])
     sums = {"probabilities": np.zeros(shape), "votes": np.zeros(shape), "distance": np.zeros(n)}
-    probable, count = np.zeros(shape), np.zeros(n)
+    count = np.zeros(n)
     for rows, one in told:
         count[rows] += 1
-        probable[rows] += calibration(one)
         for name, values in sums.items():
             values[rows] += getattr(one, name)
     seen = count > 0
     means = {name: (values[seen].T / count[seen]).T.astype(np.float32) for name, values in sums.items()}
-    return Pool(**means, trainings=sum(one.trainings for _, one in told)), probable[seen] / count[seen][:, None]
+    return Pool(**means, trainings=sum(one.trainings for _, one in told))
 
 
 def _judged(
     one: Pool, probable: np.ndarray, classes: np.ndarray, sets: np.ndarray, new: np.ndarray, unknown: float
 ) -> pd.DataFrame:
     """One row per cell: what it is called, and how far that is to be trusted."""
-    label = one.label
-    probability = probable[np.arange(len(label)), label]
-    sure = (probability >= PROBABLE) & (one.agreement >= AGREED)
+    second, label = np.argsort(probable, axis=1, kind="stable")[:, -2:].T
+    row = np.arange(len(label))
+    probability, agreement = probable[row, label], one.votes[row, label]
+    sure = (probability >= PROBABLE) & (agreement >= AGREED)
     strange = new > 1 - unknown
     return pd.DataFrame(
         {
             "label": classes[label],
             "probability": probability,
-            "agreement": one.agreement,
-            "set": [" | ".join(classes[row]) for row in sets],
-            "second": classes[one.second],
+            "agreement": agreement,
+            "set": [" | ".join(classes[mine]) for mine in sets],
+            "second": classes[second],
             "novelty": new,
             "trust": np.where(strange, NONE, np.where(sure, HIGH, CHECK)),
         }

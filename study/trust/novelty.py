@@ -1,4 +1,4 @@
-"""How little a cell is like the reference: by its distance to known cells, its score, and whether trainings agree."""
+"""How little a cell is like the reference: by its distance to known cells, and by how doubtful its label is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from study.trust.consensus import Floats, Pool
+
+LEAST = 0.001  # of doubt or distance: no logarithm is of nothing
 
 
 def novelty(pool: Pool, held_out: Pool) -> Floats:
@@ -29,10 +31,20 @@ def novelty(pool: Pool, held_out: Pool) -> Floats:
 
 
 def _strangeness(pool: Pool, held_out: Pool) -> npt.NDArray[np.float64]:
-    """Mean rank among held-out cells of what is strange about a cell; distances count where trainings kept them."""
-    signs = [(1 - pool.score, 1 - held_out.score), (1 - pool.agreement, 1 - held_out.agreement)]
+    """How far and how doubtful cells are, in units of what is usual among held-out cells.
+
+    Distance counts twice: removed classes were found best so (docs/trust.md). Where trainings kept none, doubt is all
+    that there is.
+    """
+    found = _beyond_usual(1 - pool.score, 1 - held_out.score)
     if not (np.isnan(pool.distance).any() or np.isnan(held_out.distance).any()):
-        signs.append((pool.distance, held_out.distance))
-    ranks = [np.searchsorted(np.sort(of), values, side="left") / len(of) for values, of in signs]
-    found: npt.NDArray[np.float64] = np.mean(ranks, axis=0)
+        found += 2 * _beyond_usual(pool.distance, held_out.distance)
+    return found
+
+
+def _beyond_usual(values: Floats, usual: Floats) -> npt.NDArray[np.float64]:
+    """Logarithms of values less their usual median, over the distance from there to the 84th percentile."""
+    logs, of = (np.log(one.astype(float) + LEAST) for one in (values, usual))
+    middle, upper = np.percentile(of, (50, 84))
+    found: npt.NDArray[np.float64] = (logs - middle) / ((upper - middle) or 1.0)
     return found

@@ -3,8 +3,8 @@ from .afterwards import audit_results as audit_results
 from .afterwards import mechanism_frame as mechanism_frame
 from .afterwards import schedule_frame as schedule_frame
 from .afterwards import schedules_of as schedules_of
+from .arms import ControlResult as ControlResult
 from .controls import FAIL as FAIL
-from .controls import ControlResult as ControlResult
 from .controls import control_frames as control_frames
 from .controls import judge_controls as judge_controls
 from .flips import PARTS as PARTS
@@ -36,3 +36,6 @@ from .words import point_words as point_words
 from .words import share_words as share_words
 from .words import short as short
 from .words import word as word
+from .yardsticks import YARDSTICK_NAMES as YARDSTICK_NAMES
+from .yardsticks import compare_yardsticks as compare_yardsticks
+from .yardsticks import yardstick_sentences as yardstick_sentences

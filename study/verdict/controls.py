@@ -7,7 +7,6 @@ part of the table, the attribution or the choice of settings.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +16,10 @@ from scipy import stats
 from study.cells import Cells
 from study.config import Settings
 from study.plan import PlannedTrial
-from study.trials import HELD_OUT, MACRO_RECALL, ReadPredictions, Result, metric
+from study.trials import QUERY, Predictions, ReadPredictions, Result
+from study.verdict.arms import Arm, ControlResult, Detail
+from study.verdict.yardsticks import YARDSTICK_NAMES
 
-METRIC = metric(HELD_OUT, MACRO_RECALL)
 PASS, FAIL, FINISHED, NOT_RUN, CANNOT = "pass", "fail", "finished", "not run", "cannot hold"
 # How far reference predictions may drift under surgery where a normalisation leaks (MLP classifier and BatchNorm).
 DRIFT = 0.01
@@ -34,61 +34,9 @@ EXPECTED = {
     "shuffled": "with labels permuted among the reference cells, held-out recall falls to chance",
     "repeat": "the same trial, trained again from nothing, gives the same predictions bit for bit",
     "logistic": "scANVI is no worse, within one standard error, than logistic regression on log-normalised counts",
+    "knn": "scANVI is no worse, within one standard error, than the labels of neighbours in the latent space of scVI",
+    "novel": "without a class in the reference: what its cells are called then, and whether confidence gives them away",
 }
-
-
-@dataclass(frozen=True)
-class Detail:
-    """One number that a control was judged by."""
-
-    control: str
-    replicate: int
-    query: str
-    trial_key: str
-    quantity: str
-    value: float
-
-
-@dataclass(frozen=True)
-class ControlResult:
-    """How a control came out.
-
-    Attributes
-    ----------
-    expected
-        What has to come out, in words.
-    outcome
-        `pass` or `fail`; `finished` where a control only measures; `not run`; `cannot hold` where these settings do
-        not allow what is expected.
-    found
-        What came out, in words.
-    details
-        The numbers behind it.
-    """
-
-    control: str
-    expected: str
-    outcome: str
-    found: str
-    details: tuple[Detail, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Arm:
-    """The finished trials of one control, each with the base trial of its replicate."""
-
-    trials: Sequence[PlannedTrial]
-    base: Sequence[PlannedTrial]
-    results: Mapping[str, Result]
-    read: ReadPredictions
-    reference_batches: int
-
-    def detail(self, trial: PlannedTrial, quantity: str, value: float) -> Detail:
-        control, replicate = self.trials[0].control, trial.replicate.index
-        return Detail(control, replicate, trial.condition.query, trial.key, quantity, float(value))
-
-    def recalls(self, trials: Sequence[PlannedTrial]) -> list[Detail]:
-        return [self.detail(one, METRIC, self.results[one.key].metrics[METRIC]) for one in trials]
 
 
 def judge_controls(
@@ -129,11 +77,11 @@ def judge_controls(
             continue
         batches = len(cells[trials[0].condition.query].first(0).batches)
         base = [bases[trial.replicate.index] for trial in trials]
-        judged.append(_JUDGES[name](_Arm(trials, base, results, read, batches)))
+        judged.append(_JUDGES[name](Arm(trials, base, results, read, batches)))
     return tuple(judged)
 
 
-def _measure(arm: _Arm) -> ControlResult:
+def _measure(arm: Arm) -> ControlResult:
     """`none` and `self`: nothing to assert; the difference to the base trial is the reading."""
     name = arm.trials[0].control
     condition = arm.base[0].condition
@@ -148,7 +96,7 @@ def _measure(arm: _Arm) -> ControlResult:
     return ControlResult(name, EXPECTED[name], FINISHED, found, (*own, *base))
 
 
-def _surgery(arm: _Arm) -> ControlResult:
+def _surgery(arm: Arm) -> ControlResult:
     before = {trial.replicate.index: trial for trial in arm.trials if trial.condition.n_cells == 0}
     details = []
     for trial in arm.trials:
@@ -189,7 +137,7 @@ def allowed_drift(settings: Settings, reference_batches: int) -> tuple[float | N
     return 0.0, ""
 
 
-def _shuffled(arm: _Arm) -> ControlResult:
+def _shuffled(arm: Arm) -> ControlResult:
     """Right calls against their permutation distribution, given how often each class occurs and is called."""
     right = mean = variance = 0.0
     details = []
@@ -228,7 +176,7 @@ def matched_by_chance(matrix: npt.NDArray[np.int64]) -> tuple[float, float]:
     return float(products.sum() / n), float((own + pairs) / (n**2 * (n - 1)))
 
 
-def _repeat(arm: _Arm) -> ControlResult:
+def _repeat(arm: Arm) -> ControlResult:
     details = []
     for again, first in zip(arm.trials, arm.base, strict=True):
         one, other = arm.read(again.key), arm.read(first.key)
@@ -242,25 +190,56 @@ def _repeat(arm: _Arm) -> ControlResult:
     return ControlResult("repeat", EXPECTED["repeat"], FAIL if largest else PASS, found, tuple(details))
 
 
-def _logistic(arm: _Arm) -> ControlResult:
+def _yardstick(arm: Arm) -> ControlResult:
+    name = arm.trials[0].control
     own, base = arm.recalls(arm.trials), arm.recalls(arm.base)
     gaps = np.array([one.value - other.value for one, other in zip(base, own, strict=True)])
     # As in the choice of settings: a difference within one standard error is a tie.
     worse = gaps.mean() < -(gaps.std(ddof=1) / np.sqrt(gaps.size) if gaps.size > 1 else 0)
     found = (
-        f"held-out macro recall {_percent(own)} by logistic regression, {_percent(base)} by the base trial: "
+        f"held-out macro recall {_percent(own)} by {YARDSTICK_NAMES[name]}, {_percent(base)} by the base trial: "
         f"{_difference(base, own)}"
     )
-    return ControlResult("logistic", EXPECTED["logistic"], FAIL if worse else PASS, found, (*own, *base))
+    return ControlResult(name, EXPECTED[name], FAIL if worse else PASS, found, (*own, *base))
 
 
-_JUDGES: dict[str, Callable[[_Arm], ControlResult]] = {
+def _novel(arm: Arm) -> ControlResult:
+    """Of each class that the reference was trained without: its cells' calls, and how well confidence finds them."""
+    details, said = [], []
+    for name in dict.fromkeys(trial.trial.removed for trial in arm.trials):
+        mine = [trial for trial in arm.trials if trial.trial.removed == name]
+        rows = [_calls_of(arm.results[trial.key], name) for trial in mine]
+        found = [_found_by_doubt(arm.read(trial.key), row.sum()) for trial, row in zip(mine, rows, strict=True)]
+        quantity = f"AUROC of 1 - confidence for {name}"
+        details += [arm.detail(trial, quantity, auroc) for trial, auroc in zip(mine, found, strict=True)]
+        called = pd.Series(np.sum(rows, axis=0), index=arm.results[mine[0].key].classes).nlargest(2)
+        most = ", ".join(f"{other} {share:.0%}" for other, share in (called / np.sum(rows)).items() if share)
+        said.append(f"{name} is called {most} (AUROC {np.mean(found):.2f})")
+    words = f"{'; '.join(said)}. AUROC is how well 1 - confidence finds its cells among the query's: 0.5 is not at all"
+    return ControlResult("novel", EXPECTED["novel"], FINISHED, words, tuple(details))
+
+
+def _calls_of(result: Result, name: str) -> npt.NDArray[np.int64]:
+    """How many query cells of a class are called each class of the reference."""
+    return np.asarray(result.confusion[QUERY][result.truth_classes.index(name)])
+
+
+def _found_by_doubt(found: Predictions, removed: int) -> float:
+    """AUROC of 1 - confidence for the cells of the removed class, which stand behind the query's own."""
+    doubt = 1 - found.query_confidence.astype(float)
+    own, new = doubt[:-removed], doubt[-removed:]
+    return float(stats.mannwhitneyu(new, own).statistic / (len(own) * len(new)))
+
+
+_JUDGES: dict[str, Callable[[Arm], ControlResult]] = {
     "none": _measure,
     "self": _measure,
     "surgery": _surgery,
     "shuffled": _shuffled,
     "repeat": _repeat,
-    "logistic": _logistic,
+    "logistic": _yardstick,
+    "knn": _yardstick,
+    "novel": _novel,
 }
 
 

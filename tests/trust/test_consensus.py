@@ -30,7 +30,6 @@ def test_a_consensus_is_the_mean_of_probabilities_and_not_the_most_votes() -> No
     assert found.label.tolist() == [0, 3]
     assert found.score == pytest.approx([1.75 / 3, 0.75])
     assert found.agreement == pytest.approx([1 / 3, 1])
-    assert found.second.tolist() == [1, 0]
     assert found.distance.tolist() == [2, 2]
     assert found.trainings == 3
 
