@@ -33,7 +33,7 @@ def unslug(text: str) -> str:
 
 KEY = "a" * 64
 # The cells with ten fine labels, and a study half the size of the default one.
-FINE = ["data=pbmc68k-fine", "name=pbmc68k-default", "space.replicates=3", "space.folds=3"]
+FINE = ["data=pbmc68k-fine", "name=pbmc68k-default", "space.replicates=3", "space.folds=3", "space.controls=[]"]
 
 
 @cache

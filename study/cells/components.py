@@ -1,4 +1,4 @@
-"""Cells as points: principal components of log-normalised counts, in which a shift is seen before anything is trained."""
+"""Cells as points: principal components of log-normalised counts, which show a shift before anything is trained."""
 
 from __future__ import annotations
 

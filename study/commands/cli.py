@@ -234,16 +234,15 @@ def transfer(
 ) -> None:
     """Transfer the labels with the settings of best.yaml (or any), on all labelled cells."""
     from study.studies import label_all, transfer_all
+    from study.trust import UNKNOWN
 
-    if (into and consensus) or (unknown is not None and not consensus):
-        raise InputError("--consensus goes without --into, and --unknown only with --consensus.")
     changes = overrides or []
     study = load(config, changes) if config else compose(changes)
     to = console()
     with nothing_left_if_refused(study.directory) as wrote:
         say = partial(to.print, markup=False, soft_wrap=True)
-        made = label_all(study, say, wrote, unknown) if consensus else transfer_all(study, say, wrote, into or ())
-        for path in made:
+        share = UNKNOWN if unknown is None else unknown
+        for path in (label_all if consensus else transfer_all)(study, say, wrote, into or (), share):
             to.print(f"Wrote {path}", markup=False, soft_wrap=True)
 
 

@@ -254,7 +254,7 @@ const charts = {
 charts.embedding = () => {
   const one = D.embedding[+$("embedded").value], by = $("coloured").value, first = +$("axes").value, n = one.reference;
   const x = one.at[first], y = one.at[first + 1] || x.map(() => 0), rows = range(x.length), classOf = i => one.classes[one.label[i]] || "no label";
-  const points = (some, marker, name, shown, hover) => ({type: "scattergl", mode: "markers", x: some.map(i => x[i] / 100), y: some.map(i => y[i] / 100), name: cut(name, 40), showlegend: shown, hoverinfo: "text", hovertext: some.map(hover), marker: {size: 5, ...marker}});
+  const points = (some, marker, name, shown, hover) => ({type: "scatter", mode: "markers", x: some.map(i => x[i] / 100), y: some.map(i => y[i] / 100), name: cut(name, 40), showlegend: shown, hoverinfo: "text", hovertext: some.map(hover), marker: {size: 5, ...marker}});
   const told = i => `${broken(classOf(i))}<br>trust: ${["high", "check", "none"][one.trust[i - n]]}, agreement ${one.agreement[i - n]}%, novelty ${one.novelty[i - n]}%`, known = i => `reference: ${broken(classOf(i))}`;
   const reference = rows.slice(0, n), query = rows.slice(n), traces = [];
   $("embedding-note").textContent = `Principal components of log-normalised counts. Hollow or grey: reference; full: ${one.query}, with what all trainings call a cell together.` + (one.shown < one.of ? ` ${one.shown.toLocaleString("en")} of ${one.of.toLocaleString("en")} cells, at random.` : "");
@@ -264,11 +264,11 @@ charts.embedding = () => {
     traces.push(points(query.filter(i => one.label[i] === c), look, name, true, told));
   });
   else {
-    traces.push(points(reference, {color: css("--none"), opacity: .6}, "reference", true, known));
-    if (by === "trust") ["high", "check", "none"].forEach((name, t) => traces.push(points(query.filter(i => one.trust[i - n] === t), {color: [css("--data"), css("--chance2"), css("--c2")][t]}, name, true, told)));
+    traces.push(points(reference, {color: css("--soft"), opacity: .25}, "reference", true, known));
+    if (by === "trust") ["high", "check", "none"].forEach((name, t) => traces.push(points(query.filter(i => one.trust[i - n] === t), {color: [css("--data"), css("--parameter"), css("--c2")][t]}, name, true, told)));
     else traces.push(points(query, {color: query.map(i => one[by][i - n]), cmin: 0, cmax: 100, colorscale: (by === "novelty" ? [...SEQUENCE].reverse() : SEQUENCE).map((c, k) => [k / (SEQUENCE.length - 1), c]), showscale: true, colorbar: {ticksuffix: "%", thickness: 12, title: {text: by}}}, one.query, false, told));
   }
-  return [traces, layout({height: narrow.matches ? 380 : 520, showlegend: by === "label" || by === "trust", xaxis: {title: {text: `component ${first + 1}`}, zeroline: false}, yaxis: {title: {text: `component ${first + 2}`}, zeroline: false}})];
+  return [traces, layout({height: narrow.matches ? 380 : 520, showlegend: by === "label" || by === "trust", xaxis: {title: {text: `component ${first + 1}`}, zeroline: false}, yaxis: {title: {text: `component ${first + 2}`}, automargin: true, zeroline: false}})];
 };
 function empty(text) {
   return [[], layout({height: 90, margin: {l: 8, r: 8, t: 8, b: 8}, xaxis: {visible: false}, yaxis: {visible: false}, annotations: [{text: cut(text, narrow.matches ? 50 : 130), showarrow: false, x: 0, xanchor: "left", y: .5, xref: "paper", yref: "paper", font: {color: css("--soft")}}]})];

@@ -155,8 +155,9 @@ def yardstick_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return how scANVI compares with each yardstick as text, a row per yardstick and class."""
     if table.empty:
         return table
-    points = [f"{row.difference:+.1f} [{row.lower:+.1f}, {row.upper:+.1f}]" if row.lower == row.lower
-              else f"{row.difference:+.1f}" for row in table.itertuples()]  # fmt: skip
+    points = table["difference"].map("{:+.1f}".format)
+    interval = table["lower"].map("{:+.1f}".format) + ", " + table["upper"].map("{:+.1f}".format)
+    points = points.where(table["lower"].isna(), points + " [" + interval + "]")
     return pd.DataFrame(
         {
             "compared with": table["yardstick"].map(YARDSTICK_NAMES),
@@ -173,16 +174,12 @@ def trust_tables(trust: Mapping[str, Labels]) -> list[tuple[str, str, pd.DataFra
     """Return of each query its name, what is known of its labels, a table by label, and one of cells that waver."""
     found = []
     for query, labels in trust.items():
-        right = labels.measured.set_index("trust")["right"]
-        said = [f"those of {name} trust in {value:.1%}" for name, value in right.items() if not pd.isna(value)]
-        told = (
-            f"{labels.trainings} trainings of {labels.replicates} replicates. Held-out reference cells are right: "
-            f"{', '.join(said)}."
-        )
         torn = labels.torn.head(MOST_TORN).rename(columns={"label": "called", "second": "or"})
         shares = ["agreement", "again", "settings"]
         torn[shares] = torn[shares].map(lambda value: "" if pd.isna(value) else f"{value:.0%}")
-        found.append((query, told, labels.by_label.round({"agreement": 2}), torn.rename(columns={"again": "chance"})))
+        found.append(
+            (query, labels.sentence, labels.by_label.round({"agreement": 2}), torn.rename(columns={"again": "chance"}))
+        )
     return found
 
 

@@ -1,7 +1,7 @@
 """A study as designed, a search for the best settings, the choice, and the final transfer with them.
 
 In the order of flow: candidates, search, study, choice, export, confusion, predicted, labelled,
-transfer, agreed.
+agreed, transfer.
 """
 
 import lazy_loader

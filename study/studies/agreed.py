@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from study import files
-from study.cells import open_sheets, own_queries, places_of, queries_to_label
+from study.cells import Cells, Places, Sheet, open_sheets, own_queries, places_of, queries_to_label
 from study.config import StudyConfig
 from study.errors import InputError
+from study.studies.labelled import Added, files_to_label, write_labelled
+from study.studies.predicted import in_obs
 from study.studies.study import Study, open_study, strata_of
 from study.trials import Result, read_all
 from study.trust import UNKNOWN, Labels, enough_trials, labels_of
@@ -51,11 +53,41 @@ def trusted(study: Study, results: Mapping[str, Result]) -> dict[str, Labels]:
     }
 
 
+def labels_beside(
+    config: StudyConfig, names: Sequence[str], unknown: float, say: Callable[[str], None]
+) -> dict[str, pd.DataFrame]:
+    """Return what the trainings of a study say of its queries together, for a training that goes beyond the study.
+
+    Parameters
+    ----------
+    config
+        The study, or settings of a study of this name.
+    names
+        Queries that are asked for.
+    unknown
+        Share of the reference cells that may be taken for something new.
+    say
+        Called with a sentence where a query has no such labels.
+    """
+    if not (config.directory / "trials").is_dir():
+        return {}  # no study was run: there is nothing that anybody would miss
+    found = {}
+    try:
+        study = open_study(config)
+        results = read_all(config.directory, study.plan.all_by_key)
+        for name in names:
+            found[name] = agreed_labels(study, results, name, unknown).cells
+    except InputError as error:
+        say(f"Without the labels that the study's trainings agree on: {error}")
+    return found
+
+
 def label_all(
     config: StudyConfig,
     say: Callable[[str], None],
     wrote: Callable[[Path], None] | None = None,
-    unknown: float | None = None,
+    into: Sequence[Path] = (),
+    unknown: float = UNKNOWN,
 ) -> Iterator[Path]:
     """Write `consensus.csv` for `config.query`, or for each query that is no altered twin: one row per cell of it.
 
@@ -67,8 +99,10 @@ def label_all(
         Called with sentences about each query.
     wrote
         Called with each folder that is made for cells.
+    into
+        Files, of those that the cells come from, to copy with these columns.
     unknown
-        Share of the reference cells that may be taken for something new; `UNKNOWN` if None.
+        Share of the reference cells that may be taken for something new.
 
     Yields
     ------
@@ -77,31 +111,29 @@ def label_all(
     Raises
     ------
     InputError
-        If a query is unknown, or fewer than two replicates have all its cells; then nothing is written.
+        If a query is unknown, fewer than two replicates have all its cells, or a file of `into` cannot be used; then
+        nothing is written.
     """
     study = open_study(config, wrote)
     results = read_all(config.directory, study.plan.all_by_key)
     names = queries_to_label(config.data, config.query)
-    share = UNKNOWN if unknown is None else unknown
-    found = {name: agreed_labels(study, results, name, share) for name in names}
+    labels = {name: agreed_labels(study, results, name, unknown) for name in names}
     sheets, called = open_sheets(config.data), files.file_names(own_queries(config.data))
-    for name, labels in found.items():
-        cells = study.cells[name]
-        places = places_of(config.data, sheets, cells).take(np.arange(cells.n_reference, len(cells.names)))
-        table = pd.concat([places.table, labels.cells.reset_index(drop=True)], axis=1).iloc[places.order]
-        path = config.directory / "transfer" / called[name] / "consensus.csv"
+    folders = {name: config.directory / "transfer" / called[name] for name in names}
+    places = {name: _places_of_query(config, sheets, study.cells[name]) for name in names}
+    copies = files_to_label(into, sheets, places, folders)
+    for name, found in labels.items():
+        table = pd.concat([places[name].table, found.cells.reset_index(drop=True)], axis=1).iloc[places[name].order]
+        path = folders[name] / "consensus.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write(path, table.to_csv(index=False).encode())
-        say(f"{name}: {_told(labels)}")
+        say(f"{name}: {found.sentence}")
         yield path
+    added = {name: Added(places[name], in_obs(found.cells), {}) for name, found in labels.items()}
+    for copy in copies:
+        write_labelled(copy, added, called, say)
+        yield copy.path
 
 
-def _told(labels: Labels) -> str:
-    rows = labels.measured.set_index("trust")
-    counts = ", ".join(f"{name} {number:,}" for name, number in rows["query cells"].items())
-    right = rows["right"].map("{:.1%}".format).to_dict()
-    return (
-        f"{labels.trainings} trainings of {labels.replicates} replicates. Trust in the labels of {len(labels.cells):,} "
-        f"cells: {counts}. Of held-out reference cells, those of high trust are right in {right['high']}, "
-        f"those to check in {right['check']}."
-    )
+def _places_of_query(config: StudyConfig, sheets: Sequence[Sheet], cells: Cells) -> Places:
+    return places_of(config.data, sheets, cells).take(np.arange(cells.n_reference, len(cells.names)))

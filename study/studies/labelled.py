@@ -16,7 +16,7 @@ from anndata.io import read_elem, write_elem
 from study import files
 from study.cells import Places, Sheet, check_file
 from study.errors import InputError, few
-from study.studies.predicted import Predicted, free_names, say_renamed
+from study.studies.predicted import free_names, say_renamed
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,30 @@ class LabelledFile:
     path: Path
     sheets: tuple[int, ...]
     queries: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Added:
+    """What a copy gets of some cells.
+
+    Attributes
+    ----------
+    places
+        Where they are in their files.
+    obs
+        One row per cell, by the names of the columns.
+    obsm
+        Latent spaces by name, each of shape (n_cells, n_latent).
+    """
+
+    places: Places
+    obs: pd.DataFrame
+    obsm: Mapping[str, np.ndarray]
+
+    def take(self, cells: np.ndarray) -> Added:
+        """Return what is added of some of these cells."""
+        obsm = {name: values[cells] for name, values in self.obsm.items()}
+        return Added(self.places.take(cells), self.obs.iloc[cells], obsm)
 
 
 def files_to_label(
@@ -101,7 +125,7 @@ def _refuse_labelled_twice(source: Path, rows: Mapping[str, np.ndarray]) -> None
 
 def write_labelled(
     file: LabelledFile,
-    predicted: Mapping[str, Predicted],
+    added: Mapping[str, Added],
     called: Mapping[str, str],
     say: Callable[[str], None],
 ) -> None:
@@ -111,14 +135,14 @@ def write_labelled(
     ----------
     file
         What to copy, and where to.
-    predicted
-        Each query.
+    added
+        What each query gets.
     called
         What the latent spaces of a query are called by, where several queries are in the file: each has its own.
     say
         Called with a sentence about the copy.
     """
-    mine = {name: _in_file(predicted[name], file) for name in file.queries}
+    mine = {name: _in_file(added[name], file) for name in file.queries}
     with files.writing(file.path) as aside:
         shutil.copyfile(file.source, aside)
         with h5py.File(aside, "r+") as copy:
@@ -134,14 +158,15 @@ def write_labelled(
     say_renamed(names, "obs", file.source.name, say)
     say_renamed(spaces, "obsm", file.source.name, say)
     labelled = sum(len(one.places.row) for one in mine.values())
+    with_spaces = f" and obsm {few([*spaces.values()])}" if spaces else ""
     say(
-        f"{file.path.name} is {file.source} with obs {few([*names.values()])} and obsm {few([*spaces.values()])}; "
+        f"{file.path.name} is {file.source} with obs {few([*names.values()])}{with_spaces}; "
         f"{labelled:,} of {rows:,} cells are labelled"
     )
 
 
-def _in_file(predicted: Predicted, file: LabelledFile) -> Predicted:
-    return predicted.take(np.flatnonzero(np.isin(predicted.places.sheet, file.sheets)))
+def _in_file(added: Added, file: LabelledFile) -> Added:
+    return added.take(np.flatnonzero(np.isin(added.places.sheet, file.sheets)))
 
 
 def _add(copy: h5py.File, group: str, columns: Mapping[str, Any]) -> dict[str, str]:
@@ -154,18 +179,20 @@ def _add(copy: h5py.File, group: str, columns: Mapping[str, Any]) -> dict[str, s
     return names
 
 
-def _obs(mine: Mapping[str, Predicted], rows: int) -> dict[str, Any]:
-    """Columns of `obs` for all cells of a file."""
-    table = pd.concat(one.columns.set_axis(one.places.row) for one in mine.values()).reindex(np.arange(rows))
-    called, confidence = "scanvi_predicted", "scanvi_confidence"
-    return {called: pd.Categorical(table[called]), confidence: table[confidence].to_numpy()}
+def _obs(mine: Mapping[str, Added], rows: int) -> dict[str, Any]:
+    """Columns of `obs` for all cells of a file: names as categories, numbers as they are."""
+    table = pd.concat(one.obs.set_axis(one.places.row) for one in mine.values()).reindex(np.arange(rows))
+    numbers = set(table.select_dtypes("number"))
+    return {
+        str(name): column.to_numpy() if name in numbers else pd.Categorical(column) for name, column in table.items()
+    }
 
 
-def _latent(mine: Mapping[str, Predicted], called: Mapping[str, str], rows: int) -> dict[str, np.ndarray]:
+def _latent(mine: Mapping[str, Added], called: Mapping[str, str], rows: int) -> dict[str, np.ndarray]:
     """Latent spaces for all cells of a file: one of each kind for each query, because they have nothing in common."""
     found = {}
     for name, one in mine.items():
-        for kind, values in one.embeddings.items():
+        for kind, values in one.obsm.items():
             every = np.full((rows, values.shape[1]), np.nan, dtype=values.dtype)
             every[one.places.row] = values
             found[kind if len(mine) == 1 else f"{kind}_{called[name]}"] = every

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 
@@ -34,6 +34,9 @@ class Predicted:
         Of each class, shape (n_cells, n_classes).
     embeddings
         Latent spaces by name, each of shape (n_cells, n_latent).
+    agreed
+        What all trainings of the study say of them together, shape (n_cells, n_columns); no columns where there is no
+        study, and for the reference.
     """
 
     places: Places
@@ -41,40 +44,56 @@ class Predicted:
     classes: tuple[str, ...]
     probabilities: Array
     embeddings: Mapping[str, Array]
+    agreed: pd.DataFrame
 
     def take(self, cells: npt.NDArray[np.int64]) -> Predicted:
         """Return what is said of some cells."""
         embeddings = {name: values[cells] for name, values in self.embeddings.items()}
         return Predicted(
-            self.places.take(cells), self.told.iloc[cells], self.classes, self.probabilities[cells], embeddings
+            self.places.take(cells),
+            self.told.iloc[cells],
+            self.classes,
+            self.probabilities[cells],
+            embeddings,
+            self.agreed.iloc[cells],
         )
 
     @property
     def columns(self) -> pd.DataFrame:
-        """What `obs` gets: `scanvi_predicted`, the most probable class, and its probability, `scanvi_confidence`."""
+        """What `obs` gets: the most probable class, its probability, and what all trainings say together."""
         called = np.asarray(self.classes, dtype=object)[self.probabilities.argmax(axis=1)]
-        return pd.DataFrame({"scanvi_predicted": called, "scanvi_confidence": self.probabilities.max(axis=1)})
+        own = pd.DataFrame({"scanvi_predicted": called, "scanvi_confidence": self.probabilities.max(axis=1)})
+        return pd.concat([own, in_obs(self.agreed)], axis=1)
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per cell: `cell`, `dataset`, `row`, each class's probability, the largest, and whose it is."""
+        """One row per cell: its place, each class's probability, the largest, whose it is, and what is agreed on."""
         soft = pd.DataFrame(self.probabilities, columns=list(self.classes))
         best = self.columns.rename(columns={"scanvi_confidence": "max_value", "scanvi_predicted": "max_column"})
-        return pd.concat([self.places.table, soft, best[["max_value", "max_column"]]], axis=1)
+        parts = [self.places.table, soft, best[["max_value", "max_column"]], self.agreed.reset_index(drop=True)]
+        return pd.concat(parts, axis=1)
+
+
+def in_obs(agreed: pd.DataFrame) -> pd.DataFrame:
+    """Return what all trainings say together, by the names that it has in `obs`."""
+    return agreed.reset_index(drop=True).add_prefix("consensus_")
 
 
 def predicted_of(
-    cells: Cells, places: Places, probabilities: Array, embeddings: Mapping[str, Array]
+    cells: Cells, places: Places, probabilities: Array, embeddings: Mapping[str, Array], agreed: pd.DataFrame | None
 ) -> tuple[Predicted, Predicted]:
     """Return what is said of the reference and of the query, each in the order of its files."""
     batch = np.asarray(cells.batches, dtype=object)[cells.batch]
     known = np.asarray([*cells.classes, UNLABELLED], dtype=object)[cells.labels]
     label = np.concatenate([known, np.repeat(UNLABELLED, cells.n_query)])
     told = pd.DataFrame({"scanvi_batch": batch, "scanvi_label": label})
-    every = Predicted(places, told, cells.classes, probabilities, embeddings)
+    every = Predicted(places, told, cells.classes, probabilities, embeddings, pd.DataFrame(index=told.index))
     parts = np.split(np.arange(len(label)), [cells.n_reference])
-    reference, query = (every.take(rows[places.take(rows).order]) for rows in parts)
-    return reference, query
+    reference, query = (rows[places.take(rows).order] for rows in parts)
+    found = every.take(query)
+    if agreed is not None:
+        found = replace(found, agreed=agreed.iloc[query - cells.n_reference])
+    return every.take(reference), found
 
 
 def write_predicted(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import umap
 import yaml
 
@@ -29,8 +30,9 @@ from study.cells import (
 )
 from study.config import QuerySpec, Settings, StudyConfig, dump
 from study.plan import Split, trials_of
+from study.studies.agreed import labels_beside
 from study.studies.confusion import write_confusion
-from study.studies.labelled import files_to_label, write_labelled
+from study.studies.labelled import Added, files_to_label, write_labelled
 from study.studies.predicted import Predicted, predicted_of, write_predicted
 from study.studies.study import largest_condition, steps_of
 from study.training import (
@@ -44,6 +46,7 @@ from study.training import (
     pretrain,
     state_of,
 )
+from study.trust import UNKNOWN
 
 Array = npt.NDArray[np.float32]
 
@@ -66,10 +69,21 @@ class Transferred:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where cells come from: the files as they were read, and the places of the cells, in their order."""
+    """Where cells come from, in their order, and what is known of them already.
+
+    Attributes
+    ----------
+    sheets
+        The files as they were read.
+    places
+        Where the cells are in them.
+    agreed
+        What the trainings of a study say of the query's cells together; None where there is no such study.
+    """
 
     sheets: Sequence[Sheet]
     places: Places
+    agreed: pd.DataFrame | None = None
 
 
 def transfer_all(
@@ -77,6 +91,7 @@ def transfer_all(
     say: Callable[[str], None],
     wrote: Callable[[Path], None] | None = None,
     into: Sequence[Path] = (),
+    unknown: float = UNKNOWN,
 ) -> Iterator[Path]:
     """Transfer labels to `config.query`, or to each query that is no altered twin: to all cells of it.
 
@@ -90,6 +105,8 @@ def transfer_all(
         Called with each folder that is made for cells.
     into
         Files, of those that the cells come from, to copy with what was predicted.
+    unknown
+        Share of the reference cells that may be taken for something new, where the study's trainings say so.
 
     Yields
     ------
@@ -117,11 +134,13 @@ def transfer_all(
     copies = files_to_label(into, sheets, of_queries, folders)
     if config.query_cells != "all":
         say(f"All cells of a query are labelled; query_cells={config.query_cells} is of the study's conditions.")
-    done: dict[str, Predicted] = {}
+    agreed = labels_beside(config, names, unknown, say)
+    done: dict[str, Added] = {}
     for name in names:
         epochs = _epochs(config, cells[name].counts.shape[0], largest)
-        sources = Sources(sheets, places[name])
-        done[name] = transfer_query(config, name, cells[name], sources, epochs, folders[name], say)
+        sources = Sources(sheets, places[name], agreed.get(name))
+        found = transfer_query(config, name, cells[name], sources, epochs, folders[name], say)
+        done[name] = Added(found.places, found.columns, found.embeddings)
         yield folders[name]
         for one in copies:
             if name in one.queries and done.keys() >= set(one.queries):
@@ -154,11 +173,11 @@ def transfer_query(
         Of scVI and of scANVI.
     folder
         Gets `scvi_model/` and `scanvi_model/`; of the query `predictions.csv` (`cell`, `dataset`, `row`, class
-        probabilities, `max_value`, `max_column`) and `transfer.h5ad` (the cells as their files have them, with
-        predictions, `X_scVI`, `X_scANVI`, `X_umap`), of the reference likewise `reference.csv` and `reference.h5ad`;
-        the confusion matrices of the reference, recall and precision, as CSV and PNG; and `config.yaml`. With surgery,
-        `scvi_model/` is of the reference alone, so that there is no `X_scVI` of all cells, and `scanvi_model/` is the
-        one that the query is mapped onto.
+        probabilities, `max_value`, `max_column`, and what a study's trainings agree on) and `transfer.h5ad` (the cells
+        as their files have them, with predictions, `X_scVI`, `X_scANVI`, `X_umap`), of the reference likewise
+        `reference.csv` and `reference.h5ad`; the confusion matrices of the reference, recall and precision, as CSV and
+        PNG; and `config.yaml`. With surgery, `scvi_model/` is of the reference alone, so that there is no `X_scVI` of
+        all cells, and `scanvi_model/` is the one that the query is mapped onto.
     say
         Called with a sentence at each step.
 
@@ -191,7 +210,7 @@ def _write(
     folder: Path, spec: QuerySpec | None, cells: Cells, sources: Sources, found: Transferred, say: Callable[[str], None]
 ) -> Predicted:
     """Write what is said of reference and query; return the latter."""
-    reference, query = predicted_of(cells, sources.places, found.probabilities, found.embeddings)
+    reference, query = predicted_of(cells, sources.places, found.probabilities, found.embeddings, sources.agreed)
     write_predicted(folder / "reference.csv", folder / "reference.h5ad", sources.sheets, reference, say)
     write_predicted(folder / "predictions.csv", folder / "transfer.h5ad", sources.sheets, query, say)
     if spec is not None and (spec.thin or spec.match_depth):

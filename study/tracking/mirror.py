@@ -19,12 +19,11 @@ import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag, ViewType
 
 from study.config import StudyConfig, Tracking, dump, written
-from study.errors import InputError
 from study.plan import Plan, PlannedTrial
 from study.seeds import key_of
 from study.tracking.matrices import matrices_page
 from study.tracking.queue import Queue
-from study.tracking.slug import metric_name, slug
+from study.tracking.slug import metric_name, refuse_collisions, slug
 from study.tracking.store import PARAM_LIMIT, open_store, refusals, uri_of
 from study.trials import Result
 from study.trust import Labels
@@ -76,7 +75,7 @@ class Projection:
         """
         self.name, self.uri, self.queue = config.name, uri_of(config.tracking), Queue(config.directory)
         self.config, self.plan, self.classes = config, plan, classes
-        _refuse_collisions(classes)
+        refuse_collisions(classes)
         with refusals(config.tracking):
             self.client = open_store(config.tracking)
             self.experiment = self._experiment(config.tracking)
@@ -180,7 +179,7 @@ class Projection:
             self.queue.show(partial(self.client.log_artifact, self.parent, str(path)))
 
     def project_labels(self, labels: Mapping[str, Labels]) -> None:
-        """Show of each query how far its labels are to be trusted, at the study and at each trial that has all of it."""
+        """Show how far the labels of queries are to be trusted, at the study and at each trial that has all of one."""
         self.queue.show(partial(self._project_labels, labels))
 
     def _project_labels(self, labels: Mapping[str, Labels]) -> None:
@@ -276,14 +275,6 @@ class Projection:
                 frame.to_csv(Path(folder) / f"confusion_{part}.csv")
             (Path(folder) / "confusion.html").write_text(matrices_page(result), encoding="utf-8")
             self.client.log_artifacts(run_id, folder)
-
-
-def _refuse_collisions(classes: Sequence[str]) -> None:
-    names: dict[str, str] = {}
-    for name in classes:
-        other = names.setdefault(slug(name), name)
-        if other != name:
-            raise InputError(f"labels: {name!r} and {other!r} get the same name in MLflow. Rename one of them.")
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

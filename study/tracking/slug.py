@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
+
+from study.errors import InputError
 
 SLUG_LIMIT = 150  # characters
 
@@ -25,3 +28,12 @@ def metric_name(name: str) -> str:
     """Return a metric such as ``heldout/recall/CD4+ T`` with its class as a slug."""
     part, metric, *label = name.split("/", 2)
     return "/".join([part, metric, *map(slug, label)])
+
+
+def refuse_collisions(classes: Iterable[str]) -> None:
+    """Raise `InputError` if two classes get the same name."""
+    names: dict[str, str] = {}
+    for name in classes:
+        other = names.setdefault(slug(name), name)
+        if other != name:
+            raise InputError(f"labels: {name!r} and {other!r} get the same name in MLflow. Rename one of them.")

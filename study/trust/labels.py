@@ -63,6 +63,22 @@ class Labels:
         return float((self.cells["trust"] == HIGH).mean())
 
     @property
+    def levels(self) -> dict[str, int]:
+        """How many query cells are of each level of trust."""
+        return {level: int((self.cells["trust"] == level).sum()) for level in TRUST}
+
+    @property
+    def sentence(self) -> str:
+        """How far the labels are to be trusted, and how often held-out reference cells of each level are right."""
+        levels = ", ".join(f"{level} {number:,}" for level, number in self.levels.items())
+        right = self.measured.dropna(subset="right").set_index("trust")["right"]
+        said = ", ".join(f"those of trust {level} in {share:.1%}" for level, share in right.items())
+        return (
+            f"trust in the labels of {len(self.cells):,} cells: {levels}. {self.trainings} trainings of "
+            f"{self.replicates} replicates. Held-out reference cells are right: {said}."
+        )
+
+    @property
     def by_label(self) -> pd.DataFrame:
         """One row per label: how many query cells are called so, how many of each trust, and their mean agreement."""
         levels = pd.crosstab(self.cells["label"], self.cells["trust"]).reindex(columns=TRUST, fill_value=0)
@@ -81,18 +97,9 @@ class Labels:
     def measured(self) -> pd.DataFrame:
         """One row per level of trust: query cells, held-out reference cells, and how many of these are right."""
         right = self.held_out["label"] == self.held_out["truth"]
-        rows = []
-        for level in TRUST:
-            here = self.held_out["trust"] == level
-            rows.append(
-                {
-                    "trust": level,
-                    "query cells": int((self.cells["trust"] == level).sum()),
-                    "held-out cells": int(here.sum()),
-                    "right": float(right[here].mean()) if here.any() else np.nan,
-                }
-            )
-        return pd.DataFrame(rows)
+        by_level = right.groupby(self.held_out["trust"]).agg(["size", "mean"]).reindex(TRUST)
+        found = {"query cells": self.levels, "held-out cells": by_level["size"].fillna(0).astype(int)}
+        return pd.DataFrame({**found, "right": by_level["mean"]}).rename_axis("trust").reset_index()
 
 
 def labels_of(
