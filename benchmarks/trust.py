@@ -5,7 +5,8 @@
     python benchmarks/trust.py --novel    # instead: each class removed from the reference in turn, 4 trainings each
 
 Of each query: accuracy of single trainings (mean, least and most) and of their consensus; AUROC for "this label is
-right" of one training's confidence and of the consensus' probability; calibration error (15 bins) of both; how often
+right" of one training's confidence and of the consensus' probability; calibration error (15 bins) of both, and what
+probabilities that are all true would have on as many cells; how often
 sets of labels hold the true one, on held-out reference cells and on the query; how many cells are of high trust, and
 how many of these are right. Cells of classes that the reference lacks count as wrong, and are in no set.
 """
@@ -55,6 +56,14 @@ def truth_of(cells: Cells) -> np.ndarray:
     return np.array([*cells.truth_classes, ""], dtype=object)[cells.truth]
 
 
+def least_error(probability: np.ndarray) -> float:
+    """Return the calibration error that these probabilities would have if they were all true, on so few cells."""
+    random = np.random.default_rng(0)
+    return float(
+        np.mean([calibration_error(probability, random.random(len(probability)) < probability) for _ in range(50)])
+    )
+
+
 def covered(truth: Iterable[str], sets: Iterable[str]) -> np.ndarray:
     """Return whether each set of labels holds the true one."""
     return np.array([one in named.split(" | ") for one, named in zip(truth, sets, strict=True)])
@@ -95,6 +104,8 @@ def measure(config: StudyConfig) -> list[dict[str, Any]]:
                 "ece_heldout": calibration_error(
                     held["probability"].to_numpy(float), (held["label"] == held["truth"]).to_numpy()
                 ),
+                "ece_least": least_error(mine["probability"].to_numpy(float)),
+                "ece_heldout_least": least_error(held["probability"].to_numpy(float)),
                 "covered": float(covered(truth[known], mine["set"]).mean()),
                 "covered_heldout": [float(by_class.min()), float(by_class.max())],
                 "high": float(high.mean()),

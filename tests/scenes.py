@@ -31,6 +31,7 @@ from study.trials.metrics import measure
 from study.trials.record import Predictions, Result
 from study.trials.store import write_result
 from study.trials.tables import count_frame
+from study.trust.labels import Labels
 from study.verdict.sentences import judge
 from tests.made import FINE
 
@@ -45,6 +46,28 @@ FACTORS = {
 
 
 VERSIONS = {"scvi-tools": "1.4.2", "git": "abc"}
+
+
+def labels_for(cells: Cells, keys: Sequence[str]) -> Labels:
+    """Labels of a query as some trainings could give them: the first cell is new, the second one in doubt."""
+    classes = np.asarray(cells.classes, dtype=object)
+    n = cells.n_query
+    label = np.arange(n) % len(classes)
+    frame = pd.DataFrame(
+        {
+            "label": classes[label],
+            "probability": 0.99,
+            "agreement": np.linspace(0.5, 1, n),
+            "set": classes[label],
+            "second": classes[(label + 1) % len(classes)],
+            "novelty": np.linspace(1, 0, n),
+            "trust": ["none", "check", *["high"] * (n - 2)],
+            "again": 0.75,
+            "settings": 0.25,
+        },
+        index=cells.names[cells.n_reference :],
+    )
+    return Labels(frame, frame.assign(truth=frame["label"]), dict.fromkeys(keys, 0.75), 2)
 
 
 @dataclass(frozen=True)

@@ -234,15 +234,13 @@ def transfer(
 ) -> None:
     """Transfer the labels with the settings of best.yaml (or any), on all labelled cells."""
     from study.studies import label_all, transfer_all
-    from study.trust import UNKNOWN
 
     changes = overrides or []
     study = load(config, changes) if config else compose(changes)
     to = console()
     with nothing_left_if_refused(study.directory) as wrote:
         say = partial(to.print, markup=False, soft_wrap=True)
-        share = UNKNOWN if unknown is None else unknown
-        for path in (label_all if consensus else transfer_all)(study, say, wrote, into or (), share):
+        for path in (label_all if consensus else transfer_all)(study, say, wrote, into or (), unknown):
             to.print(f"Wrote {path}", markup=False, soft_wrap=True)
 
 

@@ -54,7 +54,7 @@ def trusted(study: Study, results: Mapping[str, Result]) -> dict[str, Labels]:
 
 
 def labels_beside(
-    config: StudyConfig, names: Sequence[str], unknown: float, say: Callable[[str], None]
+    config: StudyConfig, names: Sequence[str], unknown: float | None, say: Callable[[str], None]
 ) -> dict[str, pd.DataFrame]:
     """Return what the trainings of a study say of its queries together, for a training that goes beyond the study.
 
@@ -65,19 +65,31 @@ def labels_beside(
     names
         Queries that are asked for.
     unknown
-        Share of the reference cells that may be taken for something new.
+        Share of the reference cells that may be taken for something new; `UNKNOWN` if nobody asked for one.
     say
         Called with a sentence where a query has no such labels.
+
+    Raises
+    ------
+    InputError
+        If a share is asked for, and there are no such labels.
     """
     if not (config.directory / "trials").is_dir():
-        return {}  # no study was run: there is nothing that anybody would miss
+        if unknown is not None:
+            raise InputError(
+                f"--unknown {unknown}: no study was run in {config.directory}. It is about the labels that a study's "
+                "trainings agree on. Run it first, with the same overrides, or leave --unknown out."
+            )
+        return {}  # there is nothing that anybody would miss
     found = {}
     try:
         study = open_study(config)
         results = read_all(config.directory, study.plan.all_by_key)
         for name in names:
-            found[name] = agreed_labels(study, results, name, unknown).cells
+            found[name] = agreed_labels(study, results, name, UNKNOWN if unknown is None else unknown).cells
     except InputError as error:
+        if unknown is not None:
+            raise
         say(f"Without the labels that the study's trainings agree on: {error}")
     return found
 
@@ -87,7 +99,7 @@ def label_all(
     say: Callable[[str], None],
     wrote: Callable[[Path], None] | None = None,
     into: Sequence[Path] = (),
-    unknown: float = UNKNOWN,
+    unknown: float | None = None,
 ) -> Iterator[Path]:
     """Write `consensus.csv` for `config.query`, or for each query that is no altered twin: one row per cell of it.
 
@@ -102,7 +114,7 @@ def label_all(
     into
         Files, of those that the cells come from, to copy with these columns.
     unknown
-        Share of the reference cells that may be taken for something new.
+        Share of the reference cells that may be taken for something new; `UNKNOWN` if None.
 
     Yields
     ------
@@ -117,7 +129,8 @@ def label_all(
     study = open_study(config, wrote)
     results = read_all(config.directory, study.plan.all_by_key)
     names = queries_to_label(config.data, config.query)
-    labels = {name: agreed_labels(study, results, name, unknown) for name in names}
+    share = UNKNOWN if unknown is None else unknown
+    labels = {name: agreed_labels(study, results, name, share) for name in names}
     sheets, called = open_sheets(config.data), files.file_names(own_queries(config.data))
     folders = {name: config.directory / "transfer" / called[name] for name in names}
     places = {name: _places_of_query(config, sheets, study.cells[name]) for name in names}

@@ -46,7 +46,6 @@ from study.training import (
     pretrain,
     state_of,
 )
-from study.trust import UNKNOWN
 
 Array = npt.NDArray[np.float32]
 
@@ -91,7 +90,7 @@ def transfer_all(
     say: Callable[[str], None],
     wrote: Callable[[Path], None] | None = None,
     into: Sequence[Path] = (),
-    unknown: float = UNKNOWN,
+    unknown: float | None = None,
 ) -> Iterator[Path]:
     """Transfer labels to `config.query`, or to each query that is no altered twin: to all cells of it.
 
@@ -106,7 +105,7 @@ def transfer_all(
     into
         Files, of those that the cells come from, to copy with what was predicted.
     unknown
-        Share of the reference cells that may be taken for something new, where the study's trainings say so.
+        Share of the reference cells that may be taken for something new, by the trainings of the study.
 
     Yields
     ------

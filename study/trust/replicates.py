@@ -29,11 +29,12 @@ def together(said: Sequence[tuple[Rows, Floats]]) -> npt.NDArray[np.float64]:
 
     Notes
     -----
-    Log-odds are averaged over the k replicates of a cell and multiplied by ``k / (1 + (k - 1) r)``. That is the mean of
-    k equally good and equally correlated witnesses whose log-odds are normal (Winkler 1981, *Combining probability
-    distributions from dependent information sources*; Satopaa et al. 2014, *Combining multiple probability predictions
-    using a simple logit model*): 1 where they all say the same, k where each saw something of its own. ``r`` is the
-    intraclass correlation of what they say of these very cells, so it needs no labels.
+    Replicates scatter about what very many of them would say. What one says, calibrated, is that, shrunk by their
+    intraclass correlation r; the mean of k of them is shrunk by ``k r / (1 + (k - 1) r)`` only (Spearman 1910; Brown
+    1910), so their mean log-odds are multiplied by ``k / (1 + (k - 1) r)``: 1 where they all say the same, more where
+    each saw something of its own. To recalibrate pooled log-odds so is usual (Satopaa et al. 2014, *Combining multiple
+    probability predictions using a simple logit model*). r is taken from what they say of these very cells, over all
+    classes, so it needs no labels.
     """
     n = 1 + max(int(rows.max()) for rows, _ in said)
     shape = (n, said[0][1].shape[1])

@@ -504,8 +504,8 @@ CASES = {
         ("--into b/part.h5ad", "part.labelled.h5ad, as that of a/part.h5ad", "Rename"),
         lambda place: parts(place, ref=slice(30), a=slice(30, 45), b=slice(45, 60)),
     ),
-    "a share of unknown cells without a consensus": Case(
-        "transfer TOY --unknown 0.1", ("--unknown only with --consensus",)
+    "a share of unknown cells without a study": Case(
+        "transfer TOY --unknown 0.1", ("--unknown", "no study was run in", "Run it first")
     ),
     "a consensus of a study that was not run": Case(
         "transfer TOY query=q1 --consensus",

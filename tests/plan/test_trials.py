@@ -1,12 +1,13 @@
 """Trials of random designs and of controls: what they are, what they share with the table, and what is refused."""
 
+import numpy as np
 import pytest
 
 from study.cells.sources import query_names
 from study.config.values import Level
 from study.errors import InputError
 from study.plan.trials import controls_of, trials_of
-from tests.made import TWO_BY_TWO, controlled, controls_named, keys, planned, study_of
+from tests.made import TWO_BY_TWO, controlled, controls_named, keys, pbmc, planned, study_of
 
 ALL = ["none", "self", "surgery", "shuffled", "repeat", "logistic"]
 
@@ -65,6 +66,36 @@ def test_logistic_regression_cannot_depend_on_the_query() -> None:
         for q in ("asis", "shallow")
     )
     assert one == other and len(one) == 3
+
+
+def test_neighbours_are_asked_in_the_pretraining_of_the_base_trial() -> None:
+    made = controlled(["knn"], replicates=2)
+    for near, base in zip(controls_named(made, "knn"), controls_named(made, "base"), strict=True):
+        assert near.chain == base.chain[:1] and near.key != base.key
+        assert near.key in made.stage_by_key[near.chain[0][0]].trials.values()
+    assert len(made.stages) == len(planned(TWO_BY_TWO, replicates=2).stages), "nothing more is trained"
+    left = made.missing(set(keys(made)), set())
+    assert [(stage.kind, len(stage.trials), len(stage.keep)) for stage in left] == [("pretraining", 1, 0)] * 2
+
+
+def test_cheaper_ways_stand_beside_every_table_unless_told_otherwise() -> None:
+    assert {trial.control for trial in planned(TWO_BY_TWO, controls=None).controls} == {"base", "logistic", "knn"}
+    assert planned(TWO_BY_TWO, controls=[]).controls == ()
+
+
+def test_each_class_of_some_size_is_removed_in_turn() -> None:
+    made = controlled(["novel"], replicates=1)
+    cells = pbmc()["asis"]
+    sizes = dict(zip(cells.classes, np.bincount(cells.labels).tolist(), strict=True))
+    removed = {trial.trial.removed: trial for trial in controls_named(made, "novel")}
+    assert set(removed) == {name for name, size in sizes.items() if size >= 50}
+    for name, trial in removed.items():
+        mine = trial.condition.take(cells)
+        assert name not in mine.classes and mine.n_query == cells.n_query + sizes[name]
+        assert (
+            mine.names[-sizes[name] :].tolist()
+            == cells.names[: cells.n_reference][cells.labels == cells.classes.index(name)].tolist()
+        )
 
 
 def test_missing_controls_are_trained_and_a_logistic_regression_needs_no_stage() -> None:

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser
 from study.attribution.attribute import attribute_study
 from study.plan.factors import strata
 from study.trials.tables import count_frame
-from tests.scenes import Scene, described, large, scene
+from tests.scenes import Scene, described, labels_for, large, scene
 from tests.system.browser import Visit, chromium, visit
 from tests.system.conftest import Workplace
 
@@ -71,7 +71,7 @@ def test_every_switch_changes_its_charts_and_no_other(browser: Browser, tmp_path
     with opened(browser, shown(tmp_path, study)) as here:
         page = here.page
         before = drawn(here, but={"flips"})
-        assert set(before) == set(here.ask("Object.keys(charts)")) - {"map"}
+        assert set(before) == set(here.ask("Object.keys(charts)")) - {"map", "embedding"}
         follow = {"recall", "size", "effects", "interaction", "parallel"}
 
         def changes(name: str, value: str, expected: set[str]) -> None:
@@ -106,6 +106,32 @@ def test_every_switch_changes_its_charts_and_no_other(browser: Browser, tmp_path
         rows = page.locator("#effect-table tbody tr").count()
         page.get_by_role("button", name="Show all").click()
         assert page.locator("#effect-table tbody tr").count() > rows
+        here.assert_well()
+
+
+def test_cells_are_drawn_by_trust_label_agreement_and_novelty(browser: Browser, tmp_path: Path) -> None:
+    study = scene(factors=SIZES, replicates=2)
+    trust = {query: labels_for(cells, list(study.results)) for query, cells in study.cells.items() if cells.n_query}
+    with opened(browser, shown(tmp_path, study, trust=trust)) as here:
+        cells = study.cells[here.ask("D.embedding[0].query")]
+
+        def traces() -> dict[str, int]:
+            return {
+                one["name"]: one["n"]
+                for one in here.ask("$('embedding').data.map(t => ({name: t.name, n: t.x.length}))")
+            }
+
+        assert traces() == {"reference": cells.n_reference, "high": cells.n_query - 2, "check": 1, "none": 1}
+        here.page.locator("#coloured").select_option("label")
+        assert set(traces()) == set(cells.classes)
+        for name in ("agreement", "novelty"):
+            here.page.locator("#coloured").select_option(name)
+            assert len(here.ask("$('embedding').data[1].marker.color")) == cells.n_query
+        before = here.ask("$('embedding').data[0].y")
+        here.page.locator("#axes").select_option("2")
+        assert here.ask("$('embedding').data[0].y") != before
+        here.page.locator("#embedded").select_option("1")
+        assert here.ask("D.embedding[1].query") in here.page.inner_text("#embedding-note")
         here.assert_well()
 
 

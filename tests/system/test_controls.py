@@ -133,7 +133,7 @@ design: factorial
 factors:
   query: {levels: [asis, shallow]}
 replicates: 1
-controls: [none, surgery, logistic]
+controls: [none, surgery, logistic, knn, novel]
 """
 
 
@@ -142,18 +142,22 @@ def test_a_study_with_controls_keeps_them_beside_its_table(workplace: Workplace)
     words = ["space=controlled", *SMALL, "scanvi.surgery_epochs=2"]
     facts = json.loads(workplace.call("run", *words, "--json").stdout)
     found = facts["trials"], facts["trained"], facts["waiting"]
-    assert found == (2, 6, 0), "beside two trials one without a query, two of surgery, one regression"
+    assert found == (2, 8, 0), "beside two trials: without a query, surgery twice, both yardsticks, a class removed"
     assert facts["controls"]["none"]["outcome"] == "finished"
     assert facts["controls"]["surgery"]["outcome"] == "pass"
+    assert facts["controls"]["novel"]["found"].startswith("Dendritic is called ")
+    compared = {(one["yardstick"], one["class"]) for one in facts["yardsticks"]}
+    assert {("logistic", "(macro)"), ("knn", "(macro)"), ("knn", "Dendritic")} <= compared
     folder = workplace.folder / "studies" / "pbmc68k-fine-controlled"
     assert len(pd.read_csv(folder / "tables" / "trials.csv")) == 2
-    assert pd.read_csv(folder / "tables" / "controls.csv")["control"].tolist() == ["none", "surgery", "logistic"]
+    names = ["none", "surgery", "logistic", "knn", "novel"]
+    assert pd.read_csv(folder / "tables" / "controls.csv")["control"].tolist() == names
     flips = pd.read_csv(folder / "tables" / "flips.csv")
     assert set(flips["condition"]) == {"query=shallow"} and set(flips["part"]) <= {"held-out", "training"}
     assert {key for key, _ in workplace.runs()} == set(pd.read_csv(folder / "tables" / "trials.csv")["trial_key"])
     with sqlite3.connect(workplace.folder / "mlruns" / "mlflow.db") as database:
         beside = database.execute("select value from tags where key = 'control_key'").fetchall()
-        assert len({key for (key,) in beside}) == len(beside) == 4
+        assert len({key for (key,) in beside}) == len(beside) == 6
         assert database.execute("select distinct status from runs").fetchall() == [("FINISHED",)]
     again = json.loads(workplace.call("run", *words, "--json").stdout)
-    assert (again["already"], again["trained"]) == (6, 0)
+    assert (again["already"], again["trained"]) == (8, 0)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import anndata
+import numpy as np
 import pandas as pd
 import pytest
 import scanpy as sc
@@ -114,10 +115,20 @@ def test_three_joint_files_give_what_one_combined_file_gives(workplace: Workplac
         keys = [path.stem for path in study.glob("trials/*.json")]
         results = {key: (one.metrics, one.confusion) for key, one in read_all(study, keys).items()}
         found[name] = (results, pd.read_csv(study / "transfer" / "query2" / "predictions.csv", index_col="cell"))
+    words = ["data=forum", layouts["joint"], "name=joint", *small]
+    workplace.call("transfer", *words, "query=query2", "--consensus", "--into", str(paths[1]))
+    copy = anndata.read_h5ad(workplace.folder / "studies" / "joint" / "transfer" / "query2" / "query2.labelled.h5ad")
     assert json.loads(workplace.call("check", *data[:1], layouts["joint"], "--json").stdout)["fit"]
     (joint, called), (combined, as_combined) = found["joint"], found["combined"]
-    assert len(combined) == 6
+    assert len(combined) == 10, "three queries, two yardsticks, two replicates"
     assert joint == combined
+    # What the trainings agree on stands beside what the final one says, and alone in a copy without one.
+    labels = copy.obs.loc[called.index]
+    assert called["trust"].isin(["high", "check", "none"]).all()
+    for name in ("label", "trust", "second"):
+        assert list(labels[f"consensus_{name}"]) == list(called[name])
+    assert np.allclose(labels["consensus_probability"], called["probability"])
+    assert copy.obs["consensus_label"].notna().sum() == len(called) and "scanvi_predicted" not in copy.obs
     # Each says in which row of its own file a cell is.
     assert list(cells.obs_names[as_combined.row]) == list(as_combined.index)
     assert list(anndata.read_h5ad(paths[1]).obs_names[called.row]) == list(called.index)

@@ -142,7 +142,9 @@ def test_export_transfer_and_register(
     tables = {part: pd.read_csv(folder / f"{part}.csv") for part in ("reference", "predictions")}
     assert {part: len(table) for part, table in tables.items()} == {"reference": 350, "predictions": 350}, "all cells"
     soft = tables["predictions"]
-    classes = soft.columns[3:-2]
+    classes = tables["reference"].columns[3:-2]
+    agreed = ["label", "probability", "agreement", "set", "second", "novelty", "trust", "again", "settings"]
+    assert list(soft.columns) == [*tables["reference"].columns, *agreed]
     for table in tables.values():
         assert np.allclose(table[classes].sum(axis=1), 1, atol=1e-5)
         assert (table[classes].idxmax(axis=1) == table.max_column).all()

@@ -19,7 +19,7 @@ from study.tracking.mirror import BATCH, Projection
 from study.tracking.slug import metric_name, slug
 from study.tracking.store import PARAM_LIMIT
 from study.trials.record import Result
-from tests.scenes import VERSIONS, Scene, scene
+from tests.scenes import VERSIONS, Scene, labels_for, scene
 
 CLASSES = ("B", "CD4+ T", "NK/T")
 CURVES = {"train_loss": [3.0, 2.0, 1.5], "long": [float(at) for at in range(BATCH + 100)]}
@@ -97,6 +97,24 @@ def history_of(result: Result) -> dict[str, list[tuple[int, float]]]:
     probes = {"schedule/kl_weight": 0.01, "schedule/labelled_batches": 3}
     single = {metric_name(name): value for name, value in result.metrics.items()} | probes
     return curves | {name: [(0, float(value))] for name, value in single.items()}
+
+
+def test_labels_to_trust_are_metrics_of_the_study_and_of_each_trial(small: Scene, folder: Path) -> None:
+    keys = list(small.results)[:2]
+    query = next(iter(small.cells))
+    labels = labels_for(small.cells[query], keys)
+    for _ in range(2):  # once more, as a sync does
+        with projection_of(small, folder) as projection:
+            for key in keys:
+                projection.project(small.results[key])
+            projection.project_labels({query: labels})
+    metrics = parent_of(projection).data.metrics
+    assert metrics[f"query/agreement/{query}"] == 0.75
+    assert metrics[f"query/trusted_share/{query}"] == pytest.approx(labels.trusted_share) != 0
+    for run in runs_of(projection).values():
+        assert run.data.metrics["query/agreement"] == 0.75
+        assert run.data.metrics["query/trusted_share"] == pytest.approx(labels.trusted_share)
+    assert projection.behind == ""
 
 
 def test_a_run_shows_what_its_result_says(small: Scene, folder: Path) -> None:

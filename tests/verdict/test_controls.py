@@ -109,13 +109,35 @@ def test_shuffled_fails_where_labels_are_still_found() -> None:
     assert sum(one.value for one in details if one.quantity == "by chance") == 150
 
 
-def test_logistic_regression_is_a_yardstick() -> None:
-    bench = Bench("logistic")
+@pytest.mark.parametrize("control", ["logistic", "knn"])
+def test_cheaper_ways_to_labels_are_yardsticks(control: str) -> None:
+    bench = Bench(control)
     assert bench.judged()[0] == "pass", "equal is a tie"
-    for trial, recall in zip(controls_named(bench.plan, "logistic"), (0.9, 0.88, 0.91), strict=True):
+    for trial, recall in zip(controls_named(bench.plan, control), (0.9, 0.88, 0.91), strict=True):
         bench.set(trial, recall)
     outcome, found, _ = bench.judged()
     assert outcome == "fail" and "9.7 points lower in the base trial (standard error 0.9, 3 replicates)" in found
+
+
+def test_a_class_that_the_reference_lacks_is_met_as_its_cells_were() -> None:
+    plan = controlled(["novel"], TWO_BY_TWO, replicates=1)
+    results, predictions = {}, {}
+    (base,) = controls_named(plan, "base")
+    results[base.key] = some_result(key=base.key)
+    for trial in controls_named(plan, "novel"):
+        # Of four cells of the removed class, which stand behind two of the query's, three are called the first class.
+        classes = ["first", "second"]
+        query = [[2, 0], [0, 0], [3, 1]]
+        results[trial.key] = some_result(
+            key=trial.key, classes=classes, truth_classes=[*classes, trial.trial.removed], confusion={"query": query}
+        )
+        doubt = np.array([0.1, 0.5, 0.4, 0.6, 0.7, 0.8], dtype=np.float32)
+        predictions[trial.key] = Predictions(np.zeros((4, 2)), np.zeros(6, np.uint16), 1 - doubt, np.array([0]))
+    removed = [trial.trial.removed for trial in controls_named(plan, "novel")]
+    (one,) = judge_controls(plan.controls, results, {}, predictions.__getitem__, with_self())
+    assert one.outcome == "finished" and removed == ["Dendritic"]
+    assert f"{removed[0]} is called first 75%, second 25% (AUROC 0.88)" in one.found
+    assert [detail.quantity for detail in one.details] == [f"AUROC of 1 - confidence for {name}" for name in removed]
 
 
 @pytest.mark.parametrize("control", ["none", "self"])
