@@ -130,7 +130,7 @@ def test_a_valid_design_is_planned(base: tuple[dict[str, Any], Any], space: dict
     assert made.steps_shared <= made.steps_separate
     again = plan_study(config, cells, queries)
     assert [trial.key for trial in again.trials] == [trial.key for trial in made.trials]
-    assert plan_study(config, cells, queries).missing([trial.key for trial in made.trials], []) == ()
+    assert plan_study(config, cells, queries).missing(made.all_by_key, []) == ()
 
 
 JUNK = st.one_of(

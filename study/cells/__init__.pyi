@@ -2,9 +2,16 @@ from .check import DataReport as DataReport
 from .check import check_data as check_data
 from .components import components as components
 from .components import log_normalised as log_normalised
+from .counted import same_values as same_values
 from .counts import ROUNDING as ROUNDING
+from .counts import CountMatrix as CountMatrix
+from .counts import judge as judge
 from .findings import Findings as Findings
 from .fingerprint import GENES_TO_TELL as GENES_TO_TELL
+from .fingerprint import Printer as Printer
+from .fingerprint import Prints as Prints
+from .fingerprint import found_in as found_in
+from .h5ad import open_h5ad as open_h5ad
 from .kept import FACTS as FACTS
 from .names import said_names as said_names
 from .places import Places as Places

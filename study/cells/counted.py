@@ -48,7 +48,7 @@ def _counts(sheet: Sheet, config: DataConfig, findings: Findings) -> CountMatrix
     """The counts of a sheet; where it has none, a problem."""
     where = f"{sheet.where}: {named(config.layer)}"
     counts = CountMatrix(sheet.matrix)
-    judged = judge(counts, lambda: _alias(counts, sheet, config.layer))
+    judged = judge(counts, lambda: same_values(counts, sheet, config.layer))
     counts = replace(counts, size=judged.size)
     if judged.problem is None:
         if judged.rounded:
@@ -82,7 +82,7 @@ def _without_matrix(sheet: Sheet, config: DataConfig) -> str:
     return f"{sheet.where}: has {missing} It has: {has or 'no matrix'}.{_where_counts(sheet)}"
 
 
-def _alias(counts: CountMatrix, sheet: Sheet, layer: str | None) -> str | None:
+def same_values(counts: CountMatrix, sheet: Sheet, layer: str | None) -> str | None:
     """Name the matrix that holds the very values of this one: X, if this is a layer, or a layer, if this is X."""
     for other in [name for name in sheet.others if (name == "null") == (layer is not None) and name != "raw"]:
         try:

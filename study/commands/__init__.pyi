@@ -1,4 +1,4 @@
-from .cli import main as main
+from .entry import main as main
 from .notebook import StudyResults as StudyResults
 from .notebook import load_results as load_results
 from .notebook import run_results as run_results

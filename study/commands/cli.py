@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import shlex
@@ -23,9 +22,14 @@ from study.commands.options import (
     Detach,
     Into,
     Json,
+    OutcomeColumns,
     Overrides,
+    Page,
     Pilot,
+    Predict,
     Registered,
+    Runs,
+    TrustPickle,
     Unknown,
     Versions,
     examples,
@@ -44,9 +48,7 @@ from study.commands.terminal import (
     show_status,
 )
 from study.config import StudyConfig, compose, load
-from study.errors import InputError, WritingError
-
-INTERRUPTED = 130  # what typer makes of Ctrl-C, as shells do
+from study.errors import InputError
 
 app = typer.Typer(
     name="scanvi-study",
@@ -244,6 +246,30 @@ def transfer(
             to.print(f"Wrote {path}", markup=False, soft_wrap=True)
 
 
+@app.command(
+    epilog=examples(
+        "scanvi-study diagnose t1/scanvi_model t2/scanvi_model data=forum 'data.path=[t1/tau.h5ad,t2/tau.h5ad]'",
+        "scanvi-study diagnose runs.csv",
+        "scanvi-study diagnose mlflow:my-experiment tracking.uri=http://tracking:5000",
+    )
+)
+def diagnose(
+    runs: Runs = None,
+    outcome: OutcomeColumns = None,
+    predict: Predict = False,
+    trust_pickle: TrustPickle = False,
+    page: Page = Path("diagnosis.html"),
+    as_json: Json = False,
+) -> None:
+    """What finished runs tell: what is wrong in them, the honest number, what they can say together. Trains nothing."""
+    from study.commands.diagnose import Asked, make_diagnosis, show_diagnosis, split, write_page
+
+    targets, words = split(runs or [])
+    found = make_diagnosis(Asked(targets, words, tuple(outcome or ())), trust_pickle, predict)
+    show_diagnosis(console(as_json), found, write_page(found, page))
+    _print_json(as_json, found.to_json())
+
+
 @app.command(epilog=examples("scanvi-study ui tracking.port=5001"))
 def ui(overrides: Overrides = None) -> None:
     """Open MLflow on this machine (127.0.0.1) to compare the runs."""
@@ -273,25 +299,3 @@ def _command(overrides: list[str] | None) -> str:
 def _print_json(wanted: bool, values: dict[str, Any]) -> None:
     if wanted:
         print(json.dumps(values, default=str))
-
-
-def main() -> None:
-    """Run a command; bad input ends with one message and exit code 2, what cannot be written with one and 1."""
-    try:
-        app()
-    except InputError as error:
-        if "--debug" in sys.argv:
-            raise
-        print(f"scanvi-study: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        # Some libraries write past `files`; a full disk is one all the same.
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if "--debug" in sys.argv or not (full or isinstance(error, WritingError)):
-            raise
-        print(f"scanvi-study: {error}", file=sys.stderr)
-        sys.exit(1)
-    except SystemExit as end:
-        if end.code == INTERRUPTED:
-            print("scanvi-study: interrupted; what is finished is kept. The same command goes on.", file=sys.stderr)
-        raise

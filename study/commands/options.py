@@ -47,6 +47,18 @@ Unknown = Annotated[
     float | None,
     typer.Option("--unknown", metavar="SHARE", help="Of the reference cells that may be taken for new. [0.05]"),
 ]
+Runs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="RUN... [KEY=VALUE]...", help="folders of saved models, runs.csv, or mlflow:EXPERIMENT"),
+]
+TrustPickle = Annotated[
+    bool, typer.Option("--trust-pickle", help="Load models that hold more than data: their file can run anything.")
+]
+Predict = Annotated[bool, typer.Option("--predict", help="Ask the models, instead of reading what they predicted.")]
+OutcomeColumns = Annotated[
+    list[str] | None, typer.Option("--outcome", metavar="COLUMN", help="This column was measured. Repeatable.")
+]
+Page = Annotated[Path, typer.Option("--page", metavar="HTML", help="Where to write the page.")]
 Into = Annotated[
     list[Path] | None,
     typer.Option(

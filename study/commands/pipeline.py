@@ -38,6 +38,7 @@ from study.trials import (
     write_failure,
     write_result,
 )
+from study.trust import Labels
 from study.versions import versions
 
 log = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ def _run(config: StudyConfig, show: Show, command: str, wrote: Callable[[Path], 
             _fit(study, before, projection)
             analysis = analyse(study, read_finished(study))
             page = write_report(study, analysis, command)
-            projection.project_labels(analysis.trust)
+            _show_trust(projection, analysis.trust)
             projection.attach([config.directory / "config.yaml", page, *_tables(config)])
             done = len(analysis.results) + len(analysis.beside)
             keys = list(study.plan.all_by_key)
@@ -245,9 +246,14 @@ def sync_study(config: StudyConfig) -> tuple[int, str]:
             projection.project(result)
         for key, reason in failures.items():
             projection.project_failure(key, reason)
-        projection.project_labels(trusted(study, {key: found[key] for key in study.plan.by_key if key in found}))
+        _show_trust(projection, trusted(study, {key: found[key] for key in study.plan.by_key if key in found}))
         projection.attach([path for path in (*present, *_tables(config)) if path.is_file()])
     return len(found), projection.behind
+
+
+def _show_trust(projection: Projection, trust: Mapping[str, Labels]) -> None:
+    agreement = {query: labels.agreement for query, labels in trust.items()}
+    projection.project_labels(agreement, {query: labels.trusted_share for query, labels in trust.items()})
 
 
 def registry_of(study: Study) -> Projection:

@@ -77,10 +77,10 @@ def render_report(study: Study, analysis: Analysis, command: str = "") -> str:
         "most_rows": MOST_ROWS,
     }
     if analysis.search is not None:
-        return _templates().get_template("search.html").render(common, **_of_search(analysis.search))
+        return templates().get_template("search.html").render(common, **_of_search(analysis.search))
     outcomes = study.config.outcomes
     return (
-        _templates().get_template("page.html").render(common, **_of_design(study.plan, study.cells, analysis, outcomes))
+        templates().get_template("page.html").render(common, **_of_design(study.plan, study.cells, analysis, outcomes))
     )
 
 
@@ -136,8 +136,8 @@ def _of_design(plan: Plan, cells: Mapping[str, Cells], analysis: Analysis, outco
 
 
 @cache
-def _templates() -> Environment:
-    """Undefined names are errors, and everything that a template writes is escaped unless it says otherwise."""
+def templates() -> Environment:
+    """Return the templates of pages: undefined names are errors, and what they write is escaped unless they say so."""
     made = Environment(
         loader=PackageLoader("study.report", ""),
         autoescape=True,

@@ -26,7 +26,6 @@ from study.tracking.queue import Queue
 from study.tracking.slug import metric_name, refuse_collisions, slug
 from study.tracking.store import PARAM_LIMIT, open_store, refusals, uri_of
 from study.trials import Result
-from study.trust import Labels
 from study.versions import versions
 
 BATCH = 1000
@@ -178,20 +177,27 @@ class Projection:
         for path in paths:
             self.queue.show(partial(self.client.log_artifact, self.parent, str(path)))
 
-    def project_labels(self, labels: Mapping[str, Labels]) -> None:
-        """Show how far the labels of queries are to be trusted, at the study and at each trial that has all of one."""
-        self.queue.show(partial(self._project_labels, labels))
+    def project_labels(self, agreement: Mapping[str, Mapping[str, float]], trusted: Mapping[str, float]) -> None:
+        """Show how far the labels of queries are to be trusted, at the study and at each trial that has all of one.
 
-    def _project_labels(self, labels: Mapping[str, Labels]) -> None:
+        Parameters
+        ----------
+        agreement
+            Of each query, by trial key, the share of its cells that a trial calls what all together do.
+        trusted
+            Of each query the share of its cells whose label is of high trust.
+        """
+        self.queue.show(partial(self._project_labels, agreement, trusted))
+
+    def _project_labels(self, agreement: Mapping[str, Mapping[str, float]], trusted: Mapping[str, float]) -> None:
         when = int(time.time() * 1000)
-        for query, found in labels.items():
-            mean = sum(found.agreement.values()) / found.trainings
-            shown = {AGREEMENT: mean, TRUSTED: found.trusted_share}
+        for query, by_key in agreement.items():
+            shown = {AGREEMENT: sum(by_key.values()) / len(by_key), TRUSTED: trusted[query]}
             metrics = [Metric(f"{name}/{slug(query)}", value, when, 0) for name, value in shown.items()]
             self.client.log_batch(self.parent, metrics=metrics, synchronous=True)
-            for key, agreement in found.agreement.items():
-                own = [Metric(AGREEMENT, agreement, when, 0), Metric(TRUSTED, found.trusted_share, when, 0)]
-                self.client.log_batch(self.runs[key].info.run_id, metrics=own, synchronous=True)
+            for key, own in by_key.items():
+                mine = [Metric(AGREEMENT, own, when, 0), Metric(TRUSTED, trusted[query], when, 0)]
+                self.client.log_batch(self.runs[key].info.run_id, metrics=mine, synchronous=True)
 
     def project(self, result: Result) -> None:
         """Show one finished trial; nothing happens if it is shown already."""

@@ -25,7 +25,7 @@ import scipy.sparse as sp
 import yaml
 from anndata import AnnData, read_h5ad
 
-from study.commands.cli import main
+from study.commands.entry import main
 from study.config.composition import compose, packaged_home
 from study.config.values import dump
 from tests.cells.test_alignment import BAD

@@ -24,6 +24,7 @@ factors:
   scanvi.max_epochs: {levels: [1, 3]}
 replicates: 2
 folds: 3
+controls: []
 """
 SMALL = ["space=tiny", "scvi.max_epochs=2", "scvi.n_hidden=16", "scvi.n_latent=4", "query_cells=60"]
 

@@ -245,8 +245,8 @@ def test_the_report_of_a_real_study_shows_all_its_parts(browser: Browser, finish
     path = finished.folder / "studies" / "pbmc68k-tiny" / "report.html"
     with opened(browser, path.as_uri()) as here:
         found = drawn(here)
-        # All queries of it have one size, and none of its trials is missing.
-        assert set(here.ask("Object.keys(charts)")) - set(found) == {"size", "map"}
+        # All queries of it have one size, no training had all of one, and none of its trials is missing.
+        assert set(here.ask("Object.keys(charts)")) - set(found) == {"size", "map", "embedding"}
         for heading in ("Verdict", "Controls", "Schedule audit", "Flips", "Data", "Provenance"):
             assert here.page.get_by_role("heading", name=heading, exact=True).is_visible()
         trials = json.loads(here.ask("JSON.stringify(T.values['heldout/recall'][0])"))

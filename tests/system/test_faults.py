@@ -29,6 +29,7 @@ factors:
   scvi.n_latent: {levels: [3, 1000000000000000]}
   scanvi.max_epochs: {levels: [1, 1000000]}
 replicates: 1
+controls: []
 """
 
 

@@ -62,7 +62,7 @@ def test_the_threads_study_runs(workplace: Workplace, tau: Path) -> None:
     words = [*data, "space=forum", "scvi.max_epochs=2", "scvi.n_hidden=8", "scvi.n_latent=4"]
     assert json.loads(workplace.call("plan", *words, "--json").stdout)["trials"] == 24
     facts = json.loads(workplace.call("run", *words, "--json").stdout)
-    assert (facts["trained"], facts["waiting"], facts["failed"]) == (24, 0, {})
+    assert (facts["trained"], facts["waiting"], facts["failed"]) == (24 + 2, 0, {}), "and two yardsticks"
     table = pd.read_csv(workplace.folder / "studies" / "forum-forum" / "tables" / "trials.csv")
     assert set(table["query"]) == {"query1", "query2", "query3"}
     assert {f"train/recall/{name}" for name in ("Dendritic", "CD14+ Monocyte", "CD19+ B")} <= set(table.columns)

@@ -17,7 +17,7 @@ def test_the_wheel_brings_all_it_needs(tmp_path: Path) -> None:
         command = [
             sys.executable,
             "-c",
-            "import study.commands.cli, sys; print(study.__file__); study.commands.cli.main()",
+            "import study.commands.entry, sys; print(study.__file__); study.commands.entry.main()",
             *words,
         ]
         done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=True)

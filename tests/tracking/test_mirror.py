@@ -107,7 +107,7 @@ def test_labels_to_trust_are_metrics_of_the_study_and_of_each_trial(small: Scene
         with projection_of(small, folder) as projection:
             for key in keys:
                 projection.project(small.results[key])
-            projection.project_labels({query: labels})
+            projection.project_labels({query: labels.agreement}, {query: labels.trusted_share})
     metrics = parent_of(projection).data.metrics
     assert metrics[f"query/agreement/{query}"] == 0.75
     assert metrics[f"query/trusted_share/{query}"] == pytest.approx(labels.trusted_share) != 0

@@ -1,0 +1,151 @@
+"""Finished runs, looked at without training: saved models, a table of runs, or an MLflow experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from study import files
+from study.commands.terminal import show_frames, show_table
+from study.config import DataConfig, compose
+from study.diagnosis import Diagnosis, diagnose_models, diagnose_table, is_outcome
+from study.errors import InputError, few, nearest
+from study.report import render_diagnosis
+from study.tracking import runs_of
+
+MLFLOW = "mlflow:"
+TABLES = (".csv", ".tsv")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a diagnosis is asked about.
+
+    Attributes
+    ----------
+    targets
+        Folders of models, one table, or one experiment.
+    words
+        Overrides.
+    outcomes
+        Columns of a table that were measured, beside those whose names say so.
+    """
+
+    targets: tuple[str, ...]
+    words: tuple[str, ...] = ()
+    outcomes: tuple[str, ...] = ()
+
+
+def split(words: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Tell targets from overrides: an override has a '=' and is no path."""
+    overrides = tuple(word for word in words if "=" in word and not Path(word).exists())
+    return tuple(word for word in words if word not in overrides), overrides
+
+
+def make_diagnosis(asked: Asked, trust_pickle: bool = False, predict: bool = False) -> Diagnosis:
+    """Diagnose runs.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to look at, or something cannot be read.
+    """
+    if not asked.targets:
+        raise InputError(
+            "nothing to look at. Name the folders of saved models, a table of runs (runs.csv), or an MLflow "
+            "experiment (mlflow:NAME)."
+        )
+    first = asked.targets[0]
+    if first.startswith(MLFLOW) or Path(first).suffix in TABLES:
+        if len(asked.targets) > 1:
+            raise InputError(f"{few(asked.targets)}: a table of runs is looked at alone. Put all runs into one.")
+        return diagnose_table(_measured(first, asked))
+    config = compose(asked.words) if any(word.startswith("data") for word in asked.words) else None
+    words = [word for word in asked.words if word.startswith("data")]
+    data = config.data if config else None
+    return diagnose_models([Path(one) for one in asked.targets], _files(data), data, words, trust_pickle, predict)
+
+
+def write_page(diagnosis: Diagnosis, path: Path) -> Path:
+    """Write the page of a diagnosis."""
+    files.write(path, render_diagnosis(diagnosis).encode())
+    return path
+
+
+def _files(data: DataConfig | None) -> list[Path]:
+    if data is None:
+        return []
+    if data.source != "combined" or data.path is None:
+        raise InputError(
+            f"data={data.name}: a saved model was trained on one object with reference and query. Name its h5ad, or "
+            "those of all runs, as in data=forum 'data.path=[t1/tau.h5ad,t2/tau.h5ad]'."
+        )
+    if isinstance(data.path, Path):
+        return [data.path]
+    return list(data.path.values()) if isinstance(data.path, dict) else list(data.path)
+
+
+def _measured(where: str, asked: Asked) -> pd.DataFrame:
+    """Read a table of runs or an experiment; of an experiment's metrics, what is recall and the like, or asked for."""
+    if not where.startswith(MLFLOW):
+        return _with_outcomes(_table(Path(where)), asked.outcomes, where)
+    params, metrics = runs_of(compose(asked.words).tracking, where.removeprefix(MLFLOW))
+    wanted = [name for name in metrics if is_outcome(str(name)) or name in asked.outcomes]
+    return _with_outcomes(pd.concat([params, metrics[wanted]], axis=1), asked.outcomes, where)
+
+
+def _table(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. Expected a table of runs, one row per run.")
+    try:
+        table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]}).") from None
+    if table.empty or len(table.columns) < 2:
+        raise InputError(f"{path}: has {len(table)} rows and {len(table.columns)} columns. Expected a row per run.")
+    return table
+
+
+def _with_outcomes(table: pd.DataFrame, outcomes: Sequence[str], where: str) -> pd.DataFrame:
+    """Call what was measured by names that say so."""
+    for name in outcomes:
+        if name not in table:
+            raise InputError(
+                f"--outcome {name}: {where} has no such column.{nearest(name, list(map(str, table)))} "
+                f"It has: {few(list(map(str, table)))}."
+            )
+    found = table.rename(columns={name: f"recall/{name}" for name in outcomes})
+    if not any(is_outcome(str(name)) for name in found):
+        raise InputError(
+            f"{where}: nothing in it looks measured. Expected columns such as 'recall/B cell' or 'accuracy'; name "
+            f"others with --outcome. It has: {few(list(map(str, table)))}."
+        )
+    return found
+
+
+def show_diagnosis(to: Console, diagnosis: Diagnosis, page: Path) -> None:
+    """Print what was found of each run, and what all of them say together."""
+    for run in dict.fromkeys(one.run for one in diagnosis.findings):
+        rows = [(one.level, one.kind, one.found, one.sure) for one in diagnosis.findings if one.run == run]
+        show_table(to, run, ["", "what", "found", "how sure"], rows)
+    numbers = diagnosis.numbers
+    if len(numbers):
+        frame = numbers.loc[numbers["cells"] > 0, ["run", "part", "class", "cells", "recall", "precision"]].round(1)
+        frame = frame.rename(columns={"part": "measured on", "recall": "recall %", "precision": "precision %"})
+        show_frames(to, [("recomputed", frame)])
+    if len(diagnosis.differences):
+        show_frames(to, [("what differs", diagnosis.differences)])
+    for sentence in diagnosis.together.sentences if diagnosis.together else ():
+        to.print(f"{sentence}\n", markup=False)
+    if diagnosis.next:
+        to.print(
+            f"The smallest study that would tell: {diagnosis.next.trainings} trainings. {diagnosis.next.precision}\n"
+            f"Save as search_spaces/diagnosed.yaml:\n{diagnosis.next.space}\nThen: {diagnosis.next.command}",
+            markup=False,
+            soft_wrap=True,
+        )
+    to.print(f"Page: {page}", markup=False, soft_wrap=True)

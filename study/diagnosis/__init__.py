@@ -1,0 +1,9 @@
+"""What can be said of finished runs without training: what is in them, what is wrong, what they can tell together.
+
+In the order of flow: saved, beside, asked, run, finding, curves, findings, together, smallest,
+diagnosis.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

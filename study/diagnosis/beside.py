@@ -1,0 +1,181 @@
+"""The cells that a saved model was trained on, as the file beside it has them, and what was predicted of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from anndata.utils import make_index_unique
+
+from study.cells import (
+    CountMatrix,
+    Printer,
+    Prints,
+    Sheet,
+    found_in,
+    judge,
+    open_h5ad,
+    reference_values,
+    same_values,
+)
+from study.config import DataConfig
+from study.diagnosis.saved import SavedModel
+from study.errors import InputError, few
+
+Names = npt.NDArray[np.object_]
+
+
+@dataclass(frozen=True, eq=False)
+class RunCells:
+    """Cells of one run, in the order in which the model had them.
+
+    Attributes
+    ----------
+    path
+        The file.
+    names
+        Of the cells, shape (n_cells,).
+    reference
+        Which of them are the reference's.
+    label
+        Their labels; '' where there is none.
+    dataset
+        What each belongs to: the reference, or a query.
+    batch
+        Their batches.
+    again
+        Which of the query's cells have the counts of a reference cell, shape (n_cells,).
+    spoilt
+        What is wrong with the counts that the model was set up with, by file; empty where they are counts.
+    """
+
+    path: Path
+    names: Names
+    reference: npt.NDArray[np.bool_]
+    label: Names
+    dataset: Names
+    batch: Names
+    again: npt.NDArray[np.bool_]
+    spoilt: dict[Path, str]
+
+
+def cells_of(model: SavedModel, candidates: Sequence[Path], config: DataConfig | None) -> RunCells:
+    """Find and read the cells of a model; of their counts, only what tells whether they are counts.
+
+    Parameters
+    ----------
+    model
+        As it was saved.
+    candidates
+        Files that the user named; those beside the model are looked at if there are none.
+    config
+        Which columns tell reference, labels and batches; the model's own columns if None.
+
+    Raises
+    ------
+    InputError
+        If no file has as many cells and the genes, several do, or a column is not there.
+    """
+    beside = sorted({*model.folder.glob("*.h5ad"), *model.folder.parent.glob("*.h5ad")})
+    path = _file_of(model, list(candidates) or beside, named=bool(candidates))
+    sheet = open_h5ad(path, model.layer)
+    others = [one for one in beside if not one.samefile(path) and _fits(one, model) is None]
+    spoilt = {one: why for one in (path, *others) if (why := _spoilt(open_h5ad(one, model.layer), model.layer))}
+    label_key = config.labels_key if config else model.key("labels")
+    batch_key = (config.batch_key if config else None) or model.key("batch")
+    label = _text(sheet, label_key, "labels_key") if label_key else np.full(len(sheet.obs), "", dtype=object)
+    none = {str(model.unlabelled), "nan", *(config.unlabelled if config else ())}
+    label[np.isin(label, list(none))] = ""
+    if config is not None:
+        dataset = _text(sheet, config.dataset_key, "dataset_key")
+        reference = np.isin(dataset, reference_values(config))
+    else:
+        reference = label != ""
+        dataset = np.where(reference, "reference", "query").astype(object)
+    if not reference.any():
+        found = few(sorted(set(dataset.tolist())))
+        raise InputError(
+            f"{path}: no cell is of the reference: obs[{config.dataset_key if config else label_key!r}] has {found}. "
+            "Say which are, with data.dataset_key=... data.reference_value=..."
+        )
+    batch = _text(sheet, batch_key, "batch_key") if batch_key else np.full(len(sheet.obs), "", dtype=object)
+    # As the script itself made them unique, so that they are those of what it wrote.
+    names = np.asarray(make_index_unique(pd.Index(sheet.obs.index.astype(str))), dtype=object)
+    prints, again = _prints(sheet, names), np.zeros(len(names), dtype=bool)
+    again[~reference] = found_in(prints[~reference], prints[reference]) >= 0
+    return RunCells(path, names, reference, np.where(reference, label, ""), dataset, batch, again, spoilt)
+
+
+def _file_of(model: SavedModel, candidates: Sequence[Path], named: bool) -> Path:
+    why = {path: _fits(path, model) for path in candidates}
+    fitting = [path for path, reason in why.items() if reason is None]
+    near = [
+        path for path in fitting if path.resolve().parent in (model.folder.resolve(), model.folder.resolve().parent)
+    ]
+    if len(near or fitting) == 1:
+        return (near or fitting)[0]
+    wanted = f"{model.n_cells:,} cells and its {len(model.genes):,} genes"
+    if not fitting:
+        looked = "; ".join(f"{path} {reason}" for path, reason in why.items()) or f"{model.folder.parent} has no h5ad"
+        raise InputError(
+            f"{model.folder}: the cells that it was trained on are not found. Expected an h5ad with {wanted}: "
+            f"{looked}. Name it, as in data.path=..."
+        )
+    # Copies of one object, written before and after training: the one written first has the counts as they were.
+    if not named:
+        return min(fitting, key=lambda path: path.stat().st_mtime)
+    raise InputError(f"{model.folder}: {few(list(map(str, fitting)))} each have {wanted}. Name one of them only.")
+
+
+def _fits(path: Path, model: SavedModel) -> str | None:
+    """Why a file cannot have the cells of a model; None if it can."""
+    sheet = open_h5ad(path, None, matrix=False)
+    if len(sheet.obs) != model.n_cells:
+        return f"has {len(sheet.obs):,} cells"
+    missing = len(set(model.genes) - set(sheet.genes.astype(str)))
+    return f"lacks {missing:,} of the genes" if missing else None
+
+
+def _text(sheet: Sheet, key: str, option: str) -> Names:
+    column = sheet.column(key, option)
+    return np.asarray(column.astype(object).where(column.notna(), "").astype(str), dtype=object)
+
+
+def _spoilt(sheet: Sheet, layer: str | None) -> str | None:
+    """What is wrong with the counts of a file; None if nothing is, or if it does not have them."""
+    if sheet.matrix is None:
+        return None
+    counts = CountMatrix(sheet.matrix)
+    return judge(counts, lambda: same_values(counts, sheet, layer)).problem
+
+
+def _prints(sheet: Sheet, names: Names) -> Prints:
+    """Take the fingerprints of all cells; of values that are no counts too, to three decimals."""
+    matrix = sheet.matrix if sheet.matrix is not None else sheet.others["null"]()
+    printer = Printer(matrix.shape[1])
+    for part in CountMatrix(matrix):
+        part.data = np.rint(part.data * 1000)
+        printer.see(part)
+    return printer.prints(names)
+
+
+def predictions_of(model: SavedModel, cells: RunCells) -> tuple[Path, pd.DataFrame] | None:
+    """Return the table of class probabilities that lies beside a model, for its cells; None if there is none.
+
+    Any CSV in the folder of the model or above that has the model's classes as columns and all of the cells by name, as
+    `model.predict(soft=True).to_csv(...)` writes it.
+    """
+    classes = [name for name in model.labels if name != model.unlabelled]
+    for path in sorted({*model.folder.glob("*.csv"), *model.folder.parent.glob("*.csv")}):
+        head = pd.read_csv(path, nrows=1)
+        if not classes or not set(classes) <= set(map(str, head.columns)):
+            continue
+        table = pd.read_csv(path, index_col=0)
+        table.index = table.index.astype(str)
+        if table.index.is_unique and set(table.index) == set(cells.names):
+            return path, table.reindex(index=cells.names, columns=classes)
+    return None

@@ -1,0 +1,135 @@
+"""A diagnosis: what was found in each run, what differs between them, and what they can say together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from study.config import DataConfig
+from study.diagnosis.finding import Finding
+from study.diagnosis.findings import findings_of
+from study.diagnosis.run import read_run
+from study.diagnosis.smallest import SmallestStudy, smallest_study
+from study.diagnosis.together import Together, compare_runs, is_outcome
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """What can be said of finished runs without training.
+
+    Attributes
+    ----------
+    findings
+        Of each run.
+    numbers
+        Recall and precision of each class, by what trained on the cells; empty for a table of runs.
+    table
+        One row per run: its query, sizes, schedule, settings, and what was measured.
+    together
+        What they can say together; None of one run.
+    next
+        The smallest study that would tell; None where the data are not known, or there is one query.
+    """
+
+    findings: tuple[Finding, ...]
+    numbers: pd.DataFrame
+    table: pd.DataFrame
+    together: Together | None
+    next: SmallestStudy | None = None
+
+    @property
+    def differences(self) -> pd.DataFrame:
+        """What differs between the runs beside what was measured: a row each, a column per run."""
+        if len(self.table) < 2:
+            return pd.DataFrame()
+        causes = [name for name in self.table if not is_outcome(str(name))]
+        some = self.table[[name for name in causes if name != "run" and self.table[name].astype(str).nunique() > 1]]
+        return some.T.set_axis(self.table["run"].astype(str), axis=1).rename_axis("differs").reset_index()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as plain values."""
+        return {
+            "findings": [vars(one) for one in self.findings],
+            "numbers": _records(self.numbers),
+            "runs": _records(self.table),
+            "together": self.together.sentences if self.together else [],
+            "causes": _records(self.together.to_frame()) if self.together else [],
+            "next": vars(self.next) if self.next else None,
+        }
+
+
+def diagnose_models(
+    folders: Sequence[Path],
+    candidates: Sequence[Path],
+    config: DataConfig | None = None,
+    words: Sequence[str] = (),
+    trust_pickle: bool = False,
+    predict: bool = False,
+) -> Diagnosis:
+    """Diagnose runs by their saved models.
+
+    Parameters
+    ----------
+    folders
+        Of the models, as `model.save` was given them.
+    candidates
+        Files in which their cells may be; those beside the models if empty.
+    config
+        Which cells are the reference, and their labels; as the models were told if None.
+    words
+        Overrides that name the data, for the study that would tell.
+    trust_pickle
+        Whether loading may run what the files hold.
+    predict
+        Whether to ask the models themselves what they call the cells.
+
+    Raises
+    ------
+    InputError
+        If a model or its cells cannot be read.
+    """
+    runs = [
+        read_run(name, folder, candidates, config, trust_pickle, predict)
+        for name, folder in zip(names_of(folders), folders, strict=True)
+    ]
+    table = pd.DataFrame([{"run": run.name, **run.facts} for run in runs])
+    return Diagnosis(
+        tuple(one for run in runs for one in findings_of(run)),
+        pd.concat([run.numbers for run in runs], ignore_index=True),
+        table,
+        compare_runs(table) if len(runs) > 1 else None,
+        smallest_study(runs, words) if config is not None else None,
+    )
+
+
+def diagnose_table(table: pd.DataFrame) -> Diagnosis:
+    """Diagnose runs that are known by a table: settings, data, seeds and recalls, one row per run.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two.
+    """
+    named = table if "run" in table else table.assign(run=range(1, len(table) + 1))
+    return Diagnosis((), pd.DataFrame(), named, compare_runs(named))
+
+
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """Return what runs are called: as little of the paths of their models as tells them apart, from the left."""
+    parts = [folder.resolve().parts for folder in folders]
+    shared = next((at for at, names in enumerate(zip(*parts, strict=False)) if len(set(names)) > 1), None)
+    if shared is None:
+        return [path[-1] for path in parts]
+    return [path[shared] if len({other[shared] for other in parts}) == len(parts) else "/".join(path[shared:])
+            for path in parts]  # fmt: skip
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    whole = frame.rename(columns=str).astype(object)
+    return [
+        dict(zip(whole.columns, row, strict=True)) for row in whole.where(frame.notna().to_numpy(), None).to_numpy()
+    ]

@@ -1,0 +1,294 @@
+"""What some runs can say together, however they came about: which causes they can tell apart, and what these explain.
+
+Runs that were made one by one are no balanced design, so the attribution of a study does not fit them. Each cause is
+tested against what is left when all others are held (an additive linear model), and only where the runs can tell it
+apart from all others at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import optimize, stats
+
+from study.attribution import SIGNIFICANT, holm
+from study.errors import InputError
+
+# What repeats a run without being a cause, and what only names one.
+CHANCE = ("seed", "replicate", "fold", "repeat", "rep")
+NAMES = ("run", "name", "trial", "trial_key", "run_id", "id")
+OUTCOMES = ("recall", "precision", "accuracy", "f1", "macro_recall", "heldout", "train", "query")
+MOST_LEVELS = 5  # numbers of more levels count as a straight line
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What one cause explains of one outcome.
+
+    Attributes
+    ----------
+    share
+        Of the differences between the runs, with its 95% interval: the noncentrality of F over itself plus the number
+        of runs (Steiger 2004, *Beyond the F test*).
+    p
+        Adjusted for all causes and outcomes (Holm 1979).
+    """
+
+    outcome: str
+    share: float
+    lower: float
+    upper: float
+    p: float
+
+    @property
+    def real(self) -> bool:
+        """Whether chance alone would hardly do it."""
+        return self.p < SIGNIFICANT
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Something that differs between runs; several columns, if they always change together.
+
+    Attributes
+    ----------
+    columns
+        Names of these columns.
+    with_
+        Causes that it cannot be told apart from; it is never estimated then.
+    explained
+        Of each outcome; empty where it cannot be told.
+    """
+
+    columns: tuple[str, ...]
+    with_: tuple[str, ...]
+    explained: tuple[Explained, ...]
+
+    @property
+    def name(self) -> str:
+        """Its columns in words."""
+        return " = ".join(self.columns)
+
+
+@dataclass(frozen=True)
+class Together:
+    """What runs say together.
+
+    Attributes
+    ----------
+    runs
+        How many they are.
+    left
+        Degrees of freedom that are left for chance.
+    causes
+        What differs between them.
+    outcomes
+        What was measured of all of them.
+    """
+
+    runs: int
+    left: int
+    causes: tuple[Cause, ...]
+    outcomes: tuple[str, ...]
+
+    @cached_property
+    def sentences(self) -> list[str]:
+        """What they can and cannot say."""
+        if not self.outcomes:
+            return ["Nothing was measured of all runs, so there is nothing to compare."]
+        if not self.causes:
+            return [f"{self.runs} runs differ in nothing that was recorded: what differs between them is chance."]
+        if not self.left:
+            names = ", ".join(cause.name for cause in self.causes)
+            return [
+                f"{self.runs} runs cannot tell: {names} and chance are one. No run is repeated, so nothing says where "
+                "the same run would come out if it were trained again."
+            ]
+        said = []
+        for cause in self.causes:
+            if cause.with_:
+                said.append(f"{cause.name}: cannot be told apart from {', '.join(cause.with_)} in these runs.")
+                continue
+            real = [one for one in cause.explained if one.real]
+            if not real:
+                most = max(cause.explained, key=lambda one: one.upper)
+                said.append(
+                    f"{cause.name}: no effect stands out from chance (of {most.outcome} it explains at most "
+                    f"{most.upper:.0%})."
+                )
+            for one in real:
+                said.append(
+                    f"{cause.name}: a real effect on {one.outcome}, {one.share:.0%} of the differences between "
+                    f"the runs [{one.lower:.0%}, {one.upper:.0%}] (adjusted p = {one.p:.2g})."
+                )
+        return said
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a row for each cause and outcome; without numbers where it cannot be told."""
+        rows = []
+        for cause in self.causes:
+            told = ", ".join(cause.with_) or ("" if self.left else "chance")
+            for one in cause.explained or (None,):
+                values = {} if one is None else {**vars(one), "real": one.real}
+                rows.append({"cause": cause.name, "cannot be told apart from": told, **values})
+        columns = ["cause", "cannot be told apart from", "outcome", "share", "lower", "upper", "p", "real"]
+        return pd.DataFrame(rows, columns=columns)
+
+
+def compare_runs(table: pd.DataFrame) -> Together:
+    """Say what runs can tell together.
+
+    Parameters
+    ----------
+    table
+        One row per run. Columns that begin with `recall`, `precision`, `accuracy`, `heldout` and the like are outcomes;
+        `seed`, `replicate` and `fold` are chance; all others that differ are causes.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two runs.
+    """
+    if len(table) < 2:
+        raise InputError(f"{len(table)} run: expected two at least, to compare them. Add a row for each other run.")
+    table = table.rename(columns=str)
+    outcomes = [name for name in map(str, table) if is_outcome(name) and _numbers(table[name]).notna().all()]
+    groups = _causes(table.drop(columns=outcomes))
+    designs = [_columns(table[group[0]]) for group in groups]
+    every = np.column_stack([np.ones(len(table)), *designs])
+    rank = _rank(every)
+    left = len(table) - rank
+    told = []
+    for at in range(len(groups)):
+        others = np.column_stack([np.ones(len(table)), *(one for i, one in enumerate(designs) if i != at)])
+        told.append(rank - _rank(others) == _rank(designs[at] - designs[at].mean(axis=0)))
+    values = [100 * _share_of(table[name]) for name in outcomes]
+    explained = _explained(values, outcomes, designs, told, left, rank)
+    causes = []
+    for at, group in enumerate(groups):
+        with_ = () if told[at] else tuple(" = ".join(groups[other]) for other in _confused(at, designs))
+        causes.append(Cause(group, with_, tuple(explained.get(at, ()))))
+    return Together(len(table), left, tuple(causes), tuple(outcomes))
+
+
+def is_outcome(name: str) -> bool:
+    """Whether a column of a table of runs was measured, by its name."""
+    return name.lower().replace("/", " ").replace("_", " ").split(" ")[0] in OUTCOMES and name.lower() not in (
+        "query", "query_cells", "query_draw"
+    )  # fmt: skip
+
+
+def _share_of(column: pd.Series) -> Floats:
+    """Values from 0 to 1; percentages are divided."""
+    values = pd.to_numeric(column).to_numpy(float)
+    return values / 100 if np.abs(values).max(initial=0) > 1 else values
+
+
+def _causes(table: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Columns that differ, those together that always change together."""
+    found: dict[tuple[int, ...], list[str]] = {}
+    for name in table:
+        if str(name).lower() in (*CHANCE, *NAMES):
+            continue
+        codes = pd.factorize(table[name].astype(str))[0]
+        if codes.max() > 0:
+            found.setdefault(tuple(codes.tolist()), []).append(str(name))
+    return [tuple(names) for names in found.values()]
+
+
+def _columns(column: pd.Series) -> Floats:
+    """A cause as columns of a design: one for each level but the first, or a line where numbers have many levels."""
+    levels = column.astype(str)
+    numbers = _numbers(column)
+    if numbers.notna().all() and MOST_LEVELS < levels.nunique() < len(column):
+        line = numbers.to_numpy(float)
+        straight: Floats = (line - line.mean())[:, None] / (line.std() or 1.0)
+        return straight
+    found: Floats = pd.get_dummies(levels, drop_first=True, dtype=float).to_numpy()
+    return found
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    return pd.to_numeric(column, errors="coerce")
+
+
+def _rank(design: Floats) -> int:
+    return int(np.linalg.matrix_rank(design)) if design.size else 0
+
+
+def _confused(at: int, designs: Sequence[Floats]) -> list[int]:
+    """Causes without which this one could be told; all others if it takes more than one."""
+    n = len(designs[0])
+    own = _rank(designs[at] - designs[at].mean(axis=0))
+    found = []
+    for other in range(len(designs)):
+        if other == at:
+            continue
+        rest = [np.ones((n, 1)), *(one for i, one in enumerate(designs) if i not in (at, other))]
+        if _rank(np.column_stack([*rest, designs[at]])) - _rank(np.column_stack(rest)) == own:
+            found.append(other)
+    return found or [other for other in range(len(designs)) if other != at]
+
+
+def _explained(
+    values: Sequence[Floats],
+    outcomes: Sequence[str],
+    designs: Sequence[Floats],
+    told: Sequence[bool],
+    left: int,
+    rank: int,
+) -> dict[int, list[Explained]]:
+    """F tests of each cause that can be told, against what all causes leave, adjusted for all of them."""
+    asked = [at for at, one in enumerate(told) if one]
+    if not asked or not outcomes or left < 1:
+        return {}
+    n = len(values[0])
+    every = np.column_stack([np.ones(n), *designs])
+    f, df = np.zeros((len(asked), len(outcomes))), np.zeros(len(asked), dtype=int)
+    for row, at in enumerate(asked):
+        others = np.column_stack([np.ones(n), *(one for i, one in enumerate(designs) if i != at)])
+        df[row] = rank - _rank(others)
+        for column, y in enumerate(values):
+            error = _rss(every, y)
+            gained = max(_rss(others, y) - error, 0.0)
+            f[row, column] = (
+                gained / df[row] / (error / left) if error > 1e-9 * max(_rss(np.ones((n, 1)), y), 1e-9) else 0
+            )
+    p = holm(np.asarray(stats.f.sf(f, df[:, None], left)))
+    return {
+        at: [Explained(outcome, *_share(f[row, column], int(df[row]), left, n), float(p[row, column]))
+             for column, outcome in enumerate(outcomes)]
+        for row, at in enumerate(asked)
+    }  # fmt: skip
+
+
+def _rss(design: Floats, y: Floats) -> float:
+    fitted = design @ np.linalg.lstsq(design, y, rcond=None)[0]
+    return float(((y - fitted) ** 2).sum())
+
+
+def _share(f: float, df: int, left: int, n: int) -> tuple[float, float, float]:
+    """Share of the differences that an F stands for, and its 95% interval."""
+    lower, upper = (_noncentrality(f, df, left, tail) for tail in (0.975, 0.025))
+    middle = max(df * (f - 1), 0.0)
+    return middle / (middle + n), lower / (lower + n), upper / (upper + n)
+
+
+def _noncentrality(f: float, df: int, left: int, tail: float) -> float:
+    """Noncentrality under which an F of this size or less has this probability; 0 where none is that small."""
+
+    def gap(value: float) -> float:
+        return float(stats.ncf.cdf(f, df, left, value) - tail) if value else float(stats.f.cdf(f, df, left) - tail)
+
+    if gap(0.0) <= 0:
+        return 0.0
+    high = 10.0
+    while gap(high) > 0 and high < 1e7:
+        high *= 4
+    return float(optimize.brentq(gap, 0.0, high)) if gap(high) <= 0 else high
