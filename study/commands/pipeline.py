@@ -119,6 +119,7 @@ def _run(config: StudyConfig, show: Show, command: str, wrote: Callable[[Path], 
             files.write(config.directory / "config.yaml", yaml.safe_dump(dump(config), sort_keys=False).encode())
             recall, recalls = recall_reader(config.directory), Recalls()
             follow = following(study, recall)
+            account = replace(account, done=account.done + _fit(study, before, projection))
             for result in before.values():
                 projection.project(result)
                 note(recalls, result)
@@ -127,7 +128,6 @@ def _run(config: StudyConfig, show: Show, command: str, wrote: Callable[[Path], 
                 study, missing, account = _further(follow(), recall, account)
                 if missing:
                     projection.extend(study.plan)
-            _fit(study, before, projection)
             analysis = analyse(study, read_finished(study))
             page = write_report(study, analysis, command)
             _show_trust(projection, analysis.trust)
@@ -142,13 +142,15 @@ def _run(config: StudyConfig, show: Show, command: str, wrote: Callable[[Path], 
     )
 
 
-def _fit(study: Study, before: Mapping[str, Result], projection: Projection) -> None:
-    """Fit what needs no training stage: the logistic regressions that are missing."""
-    for planned in study.plan.all_by_key.values():
-        if planned.control == "logistic" and planned.key not in before:
-            found = fit_logistic(planned, study.cells[planned.condition.query], study.plan.folds)
-            write_result(study.config.directory, *found)
-            projection.project(found[0])
+def _fit(study: Study, before: Mapping[str, Result], projection: Projection) -> int:
+    """Fit what needs no training stage, the logistic regressions that are missing; return how many."""
+    every = study.plan.all_by_key.values()
+    missing = [planned for planned in every if planned.control == "logistic" and planned.key not in before]
+    for planned in missing:
+        found = fit_logistic(planned, study.cells[planned.condition.query], study.plan.folds)
+        write_result(study.config.directory, *found)
+        projection.project(found[0])
+    return len(missing)
 
 
 def _sweep(

@@ -47,7 +47,7 @@ def study_on(folder: Path) -> StudyConfig:
         f"root={folder / 'studies'}",
     ]
     values = dump(compose([*small, f"tracking.directory={folder / 'mlruns'}"]))
-    values["space"] |= {"factors": FACTORS, "replicates": 2}
+    values["space"] |= {"factors": FACTORS, "replicates": 2, "controls": []}
     made = validate(values)
     pretended = made.resources.model_copy(update={"accelerator": "cpu", "cpus": 1, "gpus": 0.5, "memory_gib": 0.5})
     return made.model_copy(update={"resources": pretended})
