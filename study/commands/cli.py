@@ -262,10 +262,9 @@ def diagnose(
     as_json: Json = False,
 ) -> None:
     """What finished runs tell: what is wrong in them, the honest number, what they can say together. Trains nothing."""
-    from study.commands.diagnose import Asked, make_diagnosis, show_diagnosis, split, write_page
+    from study.commands.diagnose import Asked, make_diagnosis, show_diagnosis, write_page
 
-    targets, words = split(runs or [])
-    found = make_diagnosis(Asked(targets, words, tuple(outcome or ())), trust_pickle, predict)
+    found = make_diagnosis(Asked.of(runs or [], outcome or []), trust_pickle, predict)
     show_diagnosis(console(as_json), found, write_page(found, page))
     _print_json(as_json, found.to_json())
 

@@ -39,11 +39,11 @@ class Asked:
     words: tuple[str, ...] = ()
     outcomes: tuple[str, ...] = ()
 
-
-def split(words: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Tell targets from overrides: an override has a '=' and is no path."""
-    overrides = tuple(word for word in words if "=" in word and not Path(word).exists())
-    return tuple(word for word in words if word not in overrides), overrides
+    @classmethod
+    def of(cls, words: Sequence[str], outcomes: Sequence[str] = ()) -> Asked:
+        """Tell targets from overrides: an override has a '=' and is no path."""
+        overrides = tuple(word for word in words if "=" in word and not Path(word).exists())
+        return cls(tuple(word for word in words if word not in overrides), overrides, tuple(outcomes))
 
 
 def make_diagnosis(asked: Asked, trust_pickle: bool = False, predict: bool = False) -> Diagnosis:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
+
 import pandas as pd
 from anndata import AnnData
 
@@ -40,6 +43,7 @@ def ask(model: SavedModel, cells: RunCells) -> pd.DataFrame:
         adata.obs[label_key] = [name if name in known else model.unlabelled for name in cells.label]
     if batch_key and batch_key not in adata.obs:
         adata.obs[batch_key] = cells.batch
-    loaded = SCANVI.load(str(model.folder), adata, accelerator="cpu")
-    found: pd.DataFrame = loaded.predict(soft=True)
+    with redirect_stdout(sys.stderr):  # scvi-tools says there which file it opens, and what it transfers
+        loaded = SCANVI.load(str(model.folder), adata, accelerator="cpu")
+        found: pd.DataFrame = loaded.predict(soft=True)
     return found

@@ -125,9 +125,11 @@ def _file_of(model: SavedModel, candidates: Sequence[Path], named: bool) -> Path
             f"{model.folder}: the cells that it was trained on are not found. Expected an h5ad with {wanted}: "
             f"{looked}. Name it, as in data.path=..."
         )
-    # Copies of one object, written before and after training: the one written first has the counts as they were.
+    # Copies of one object, written before and after training: the first that has the model's own columns.
     if not named:
-        return min(fitting, key=lambda path: path.stat().st_mtime)
+        wanted_keys = {key for key in (model.key("labels"), model.key("batch")) if key}
+        whole = [path for path in fitting if wanted_keys <= set(open_h5ad(path, None, matrix=False).obs.columns)]
+        return min(whole or fitting, key=lambda path: path.stat().st_mtime)
     raise InputError(f"{model.folder}: {few(list(map(str, fitting)))} each have {wanted}. Name one of them only.")
 
 

@@ -218,7 +218,7 @@ def kl_weight(model: SavedModel) -> float:
 
 def _share(name: str, right: int, of: int) -> dict[str, float]:
     low, high = proportion_confint(right, of, method="beta") if of else (np.nan, np.nan)
-    return {name: 100 * right / of if of else np.nan, f"{name}_lower": 100 * low, f"{name}_upper": 100 * high}
+    return {name: 100 * (right / of) if of else np.nan, f"{name}_lower": 100 * low, f"{name}_upper": 100 * high}
 
 
 def _plain(value: Any) -> Any:

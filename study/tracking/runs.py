@@ -6,6 +6,7 @@ import pandas as pd
 
 from study.config import Tracking
 from study.errors import InputError, few, nearest
+from study.tracking.database import database_of
 from study.tracking.store import open_store, refusals
 
 MOST = 1000
@@ -19,6 +20,11 @@ def runs_of(tracking: Tracking, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     InputError
         If the store cannot be used, or has no such experiment, or that has no finished run.
     """
+    if tracking.uri is None and not database_of(tracking).is_file():
+        raise InputError(
+            f"mlflow:{name}: there is no {database_of(tracking)}. Say where MLflow keeps its runs, with "
+            "tracking.directory=... or tracking.uri=..."
+        )
     with refusals(tracking):
         client = open_store(tracking)
         experiment = client.get_experiment_by_name(name)

@@ -516,6 +516,28 @@ CASES = {
         ("'more' is no query that is trained with", "There are: q1, q2"),
         space(factors="{query: {levels: [q1, q2]}}"),
     ),
+    "a diagnosis of nothing": Case("diagnose", ("nothing to look at", "runs.csv", "mlflow:NAME")),
+    "a diagnosis of no model": Case("diagnose nowhere/model", ("nowhere/model: no such folder",)),
+    "a diagnosis of a table that is not there": Case("diagnose runs.csv", ("runs.csv: no such file",)),
+    "a diagnosis of two tables": Case("diagnose runs.csv more.csv", ("looked at alone",)),
+    "a diagnosis of a table in which nothing was measured": Case(
+        "diagnose runs.csv",
+        ("nothing in it looks measured", "--outcome", "'query', 'loss'"),
+        file("runs.csv", "query,loss\na,1\nb,2\n"),
+    ),
+    "a diagnosis with a column that is none": Case(
+        "diagnose runs.csv --outcome los",
+        ("--outcome los", "no such column", "Did you mean 'loss'?"),
+        file("runs.csv", "query,loss\na,1\nb,2\n"),
+    ),
+    "a diagnosis of one run in a table": Case(
+        "diagnose runs.csv",
+        ("1 run: expected two",),
+        file("runs.csv", "query,accuracy\na,1\n"),
+    ),
+    "a diagnosis of an experiment that is none": Case(
+        "diagnose mlflow:none", ("mlflow:none", "mlflow.db", "tracking.uri")
+    ),
     "a transfer of a query that is none": Case("transfer TOY query=q3", ("query: 'q3'", "Known: q1, q2")),
     "a transfer where all queries are twins": Case(
         "transfer TOY 'data.queries={small: {of: q1, match_size: true}}'",
