@@ -1,6 +1,7 @@
 """Why does scANVI label transfer give different answers? A study that tells.
 
-In a notebook: `study.run` trains and reads a study, `study.load` reads one, `study.compose` makes a configuration.
+In a notebook: `study.run` trains and reads a study, `study.load` reads one, `study.compose` makes a configuration;
+`study.diagnose` looks at runs that were made elsewhere.
 
 The README shows the modules in the order in which the data flows; a module imports only modules before it.
 """
@@ -16,8 +17,9 @@ if TYPE_CHECKING:  # `import study` takes no time; what it needs is imported whe
 
     from study.commands import StudyResults
     from study.config import StudyConfig
+    from study.diagnosis import Diagnosis
 
-__all__ = ["compose", "load", "run"]
+__all__ = ["compose", "diagnose", "load", "run"]
 
 # MLflow and Ray would report their use over the network. Nothing leaves the machine unless the user says so.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -64,6 +66,32 @@ def run(config: StudyConfig | Sequence[str] = ()) -> StudyResults:
     from study.commands import run_results
 
     return run_results(config)
+
+
+def diagnose(
+    runs: Sequence[str | Path], overrides: Sequence[str] = (), *, predict: bool = False, trust_pickle: bool = False
+) -> Diagnosis:
+    """Look at finished runs: what is wrong in them, and what they can say together. Nothing is trained.
+
+    Parameters
+    ----------
+    runs
+        Folders of saved models; or one table of runs (``["runs.csv"]``), or one experiment (``["mlflow:NAME"]``).
+    overrides
+        What names the data: ``["data=forum", "data.path=tau.h5ad"]``.
+    predict
+        Whether to ask the models, instead of reading what they predicted.
+    trust_pickle
+        Whether to load models that hold more than data: their file can run anything.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to look at, or something cannot be read.
+    """
+    from study.commands import Asked, make_diagnosis
+
+    return make_diagnosis(Asked.of([*map(str, runs), *overrides]), trust_pickle, predict)
 
 
 def compose(overrides: Sequence[str] = ()) -> StudyConfig:

@@ -1,3 +1,5 @@
+from .diagnose import Asked as Asked
+from .diagnose import make_diagnosis as make_diagnosis
 from .entry import main as main
 from .notebook import StudyResults as StudyResults
 from .notebook import load_results as load_results
