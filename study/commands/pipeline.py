@@ -149,7 +149,8 @@ def _fit(study: Study, before: Mapping[str, Result], projection: Projection) -> 
     for planned in missing:
         found = fit_logistic(planned, study.cells[planned.condition.query], study.plan.folds)
         write_result(study.config.directory, *found)
-        projection.project(found[0])
+    for result in read_all(study.config.directory, [planned.key for planned in missing]).values():
+        projection.project(result)
     return len(missing)
 
 

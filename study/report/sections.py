@@ -17,7 +17,7 @@ from study.cells import Cells
 from study.config import StudyConfig, dump
 from study.plan import Plan
 from study.report.charts import Json, positions
-from study.trials import HELD_OUT, MACRO, Result, confusion_frame
+from study.trials import FEWEST_CELLS, HELD_OUT, MACRO, PRECISION, Result, confusion_frame, left_out_of
 from study.trust import Labels
 from study.verdict import (
     GROUPS,
@@ -149,6 +149,18 @@ def matched_table(table: pd.DataFrame) -> pd.DataFrame:
     name = table["metric"].str.extract(r"/recall/(.+)$")[0].fillna(class_label(MACRO))
     points = {"differ by (sd, points)": table["sd"].round(1), "chance (sd, points)": table["chance"].round(1)}
     return pd.DataFrame({"recall of": name, "cells": part, "queries": table["queries"], **points})
+
+
+def mean_words(results: Mapping[str, Result], outcome: str) -> str:
+    """Say which classes the mean of an outcome is over; nothing where it is over all."""
+    left = left_out_of(results, outcome)
+    if not left:
+        return ""
+    n = len(next(iter(results.values())).classes)
+    why = f"fewer than {FEWEST_CELLS} such cells in some replicate"
+    if outcome.endswith(PRECISION):
+        why += ", or no cell that is called so in some trial"
+    return f"Means of classes are over {n - len(left)} of {n}. Left out, with {why}: {', '.join(left)}."
 
 
 def yardstick_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """What trials gave: a stage performed, its predictions measured, results written safely and read as tables.
 
-In the order of flow: metrics, record, evidence, store, tables, timing, probes, neighbours, perform, logistic.
+In the order of flow: metrics, record, fixed, evidence, store, tables, timing, probes, neighbours, perform, logistic.
 """
 
 import lazy_loader

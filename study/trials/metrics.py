@@ -102,7 +102,7 @@ def class_metrics(matrix: npt.NDArray[np.int64], true_classes: tuple[str, ...]) 
 
     Notes
     -----
-    Macro recall is the mean over classes with cells.
+    Macro recall is the mean over classes with cells; `fixed` makes it one over the same classes in every trial.
     """
     n = matrix.shape[1]
     support, called, correct = matrix.sum(axis=1), matrix.sum(axis=0), np.diag(matrix)

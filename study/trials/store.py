@@ -16,7 +16,7 @@ import io
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ import numpy as np
 from study import files
 from study.plan import Plan
 from study.trials.evidence import Evidence
+from study.trials.fixed import with_fixed_means
 from study.trials.record import Predictions, Result
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def read_result(directory: Path, key: str) -> Result | None:
     if result is None or result.key != key or not _arrays_intact(directory, result):
         log.warning("%s is damaged: the trial will be trained again", path)
         return None
-    return result
+    return replace(result, metrics=with_fixed_means(result))  # earlier versions kept the mean of all classes
 
 
 def _arrays_intact(directory: Path, result: Result) -> bool:

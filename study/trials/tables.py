@@ -11,6 +11,7 @@ import pandas as pd
 
 from study.cells import Cells
 from study.plan import Plan
+from study.trials.fixed import fixed_classes, mean_over
 from study.trials.metrics import HELD_OUT, MACRO, MEASURES, OVERALL, QUERY, RECALL, TRAIN, metric
 from study.trials.record import Predictions, Result
 
@@ -121,15 +122,19 @@ def count_frame(plan: Plan, results: Mapping[str, Result], outcomes: Iterable[st
     Returns
     -------
     Columns of the factors, `replicate`, `seed`, `fold`, `trial_key`, `outcome`, `class_name` (a class, or `MACRO`, or
-    `OVERALL`), `correct` and `total`. For the macro mean, `correct` is the mean times the number of cells.
+    `OVERALL`), `correct` and `total`. For the macro mean, over `fixed_classes` of all these trials, `correct` is the
+    mean times the number of cells.
     """
     rows: list[dict[str, Any]] = []
+    wanted = list(outcomes)
+    used = [results[planned.key] for planned in plan.trials if planned.key in results]
+    fixed = {outcome: fixed_classes(used, outcome) for outcome in wanted}
     for planned in plan.trials:
         result = results.get(planned.key)
         if result is None:
             continue
         where = _where(plan, planned.key)
-        for outcome in outcomes:
+        for outcome in wanted:
             part, measured = outcome.split("/")
             if part not in result.confusion:
                 continue
@@ -142,8 +147,7 @@ def count_frame(plan: Plan, results: Mapping[str, Result], outcomes: Iterable[st
                 {**line, "class_name": name, "correct": float(k), "total": float(n)}
                 for name, k, n in zip(result.classes, correct, total, strict=True)
             ]
-            defined = total > 0
-            macro = float(np.mean(correct[defined] / total[defined])) * matrix.sum()
+            macro = mean_over(result, outcome, fixed[outcome]) * matrix.sum()
             rows.append({**line, "class_name": MACRO, "correct": macro, "total": float(matrix.sum())})
             if measured == RECALL:
                 rows.append(
