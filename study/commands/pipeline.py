@@ -131,6 +131,7 @@ def _run(config: StudyConfig, show: Show, command: str, wrote: Callable[[Path], 
             analysis = analyse(study, read_finished(study))
             page = write_report(study, analysis, command)
             _show_trust(projection, analysis.trust)
+            projection.mark_collapsed(dict.fromkeys(analysis.collapses["trial_key"]) if len(analysis.collapses) else ())
             projection.attach([config.directory / "config.yaml", page, *_tables(config)])
             done = len(analysis.results) + len(analysis.beside)
             keys = list(study.plan.all_by_key)

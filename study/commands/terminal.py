@@ -182,6 +182,8 @@ def show_analysis(to: Console, analysis: Analysis, page: Path) -> None:
         for reason, names in left.items():
             to.print(f"{', '.join(names)}: {reason}", markup=False)
         to.print(f"{one.sentence}\n", markup=False)
+    for sentence in analysis.fallen:
+        to.print(f"{sentence}\n", markup=False)
     for query, labels in analysis.trust.items():
         to.print(f"{query}: {labels.sentence}\n", markup=False)
     for sentence in analysis.compared:

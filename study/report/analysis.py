@@ -6,7 +6,7 @@ Nothing is written here, and nothing is put into words for the page.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import pandas as pd
@@ -25,8 +25,10 @@ from study.verdict import (
     Flips,
     ReplicateCost,
     Verdict,
+    collapse_words,
     compare_yardsticks,
     control_frames,
+    find_collapses,
     find_flips,
     judge,
     judge_controls,
@@ -66,6 +68,10 @@ class Analysis(Finished):
         Held-out recall beside that of cheaper ways to the same labels; empty where none was tried.
     matched
         How much queries differ as they are, and matched in size or depth; empty where none are matched.
+    collapses
+        Trainings that are far worse than their siblings.
+    without
+        The verdicts without these; empty where there are none.
     search
         Candidates and confirmation, if the study is a search.
     """
@@ -78,6 +84,8 @@ class Analysis(Finished):
     trust: Mapping[str, Labels] = field(default_factory=dict)
     yardsticks: pd.DataFrame = field(default_factory=pd.DataFrame)
     matched: pd.DataFrame = field(default_factory=pd.DataFrame)
+    collapses: pd.DataFrame = field(default_factory=pd.DataFrame)
+    without: tuple[Verdict, ...] = ()
     search: Search | None = None
 
     @property
@@ -89,6 +97,11 @@ class Analysis(Finished):
     def verdicts(self) -> tuple[Verdict, ...]:
         """The two answers of each outcome, where there are any."""
         return self.attributed.verdicts if self.attributed else ()
+
+    @property
+    def fallen(self) -> list[str]:
+        """How many trainings collapsed, and the verdicts without them; nothing where none did."""
+        return collapse_words(self.collapses, len(self.results), [one.sentence for one in self.without])
 
     @property
     def compared(self) -> list[str]:
@@ -105,6 +118,7 @@ class Analysis(Finished):
         found |= self.flips.frames() if self.flips else {}
         found |= {"trust": trust_frame(self.trust)} if self.trust else {}
         found |= {"yardsticks": self.yardsticks} if len(self.yardsticks) else {}
+        found |= {"collapses": self.collapses} if len(self.collapses) else {}
         found |= {"matching": self.matched} if len(self.matched) else {}
         return found | (self.search.frames() if self.search else {})
 
@@ -121,6 +135,7 @@ def analyse(study: Study, done: Finished) -> Analysis:
     if study.search is not None:
         return Analysis(found, done.beside, done.failures, table, checks, search=study.search)
     read = partial(read_predictions, config.directory)
+    collapses = find_collapses(plan, found)
     return Analysis(
         found,
         done.beside,
@@ -133,7 +148,19 @@ def analyse(study: Study, done: Finished) -> Analysis:
         trust=trusted(study, found),
         yardsticks=compare_yardsticks(plan.controls, {**found, **done.beside}),
         matched=matched_spread(config.data.queries, plan, found),
+        collapses=collapses,
+        without=_without(study, done, set(collapses["trial_key"])),
     )
+
+
+def _without(study: Study, done: Finished, collapsed: set[str]) -> tuple[Verdict, ...]:
+    """The verdicts as if collapsed trainings had failed; none where nothing collapsed."""
+    if not collapsed:
+        return ()
+    kept = {key: result for key, result in done.results.items() if key not in collapsed}
+    failures = {**done.failures, **dict.fromkeys(collapsed, "collapsed")}
+    found = explain(study, replace(done, results=kept, failures=failures), study.config.outcomes)
+    return found.verdicts if found else ()
 
 
 def explain(study: Study, done: Finished, outcomes: Sequence[str]) -> Attributed | None:

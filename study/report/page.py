@@ -128,6 +128,7 @@ def _of_design(plan: Plan, cells: Mapping[str, Cells], analysis: Analysis, outco
         "broken": [one for one in analysis.controls if one.outcome == FAIL],
         "flips": flip_tables(flips) if flips else [],
         "trust": trust_tables(analysis.trust),
+        "fallen": analysis.fallen,
         "yardsticks": analysis.compared,
         "yardstick_table": yardstick_table(analysis.yardsticks),
         "baseline": flips.baseline if flips else "",

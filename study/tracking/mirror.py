@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag, ViewType
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, ViewType
 
 from study.config import StudyConfig, Tracking, dump, written
 from study.plan import Plan, PlannedTrial
@@ -25,6 +25,7 @@ from study.tracking.matrices import matrices_page
 from study.tracking.queue import Queue
 from study.tracking.slug import metric_name, refuse_collisions, slug
 from study.tracking.store import PARAM_LIMIT, open_store, refusals, uri_of
+from study.tracking.values import flat, tags_of
 from study.trials import Result
 from study.versions import versions
 
@@ -177,6 +178,14 @@ class Projection:
         for path in paths:
             self.queue.show(partial(self.client.log_artifact, self.parent, str(path)))
 
+    def mark_collapsed(self, keys: Iterable[str]) -> None:
+        """Tag the trials that collapsed, so that they are found: `tags.collapsed = 'true'`."""
+        for key in keys:
+            self.queue.show(partial(self._tag, key, "collapsed", "true"))
+
+    def _tag(self, key: str, name: str, value: str) -> None:
+        self.client.set_tag(self.runs[key].info.run_id, name, value, synchronous=True)
+
     def project_labels(self, agreement: Mapping[str, Mapping[str, float]], trusted: Mapping[str, float]) -> None:
         """Show how far the labels of queries are to be trusted, at the study and at each trial that has all of one.
 
@@ -224,7 +233,7 @@ class Projection:
         ]
         shown = [Param(name, written(value)[:PARAM_LIMIT]) for name, value in params.items()]
         # Else the environment may have it written later, and nobody would hear what was refused.
-        self.client.log_batch(run_id, params=shown, tags=_tags(result), synchronous=True)
+        self.client.log_batch(run_id, params=shown, tags=tags_of(result), synchronous=True)
         for start in range(0, len(metrics), BATCH):
             self.client.log_batch(run_id, metrics=metrics[start : start + BATCH], synchronous=True)
         data = Dataset(
@@ -281,19 +290,3 @@ class Projection:
                 frame.to_csv(Path(folder) / f"confusion_{part}.csv")
             (Path(folder) / "confusion.html").write_text(matrices_page(result), encoding="utf-8")
             self.client.log_artifacts(run_id, folder)
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings under dotted names, as params have them."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found
-
-
-def _tags(result: Result) -> list[RunTag]:
-    return [
-        *(RunTag(f"version.{name}", value) for name, value in result.made_with.items()),
-        RunTag("data_digest", result.digest),
-        RunTag("seconds", f"{result.seconds:.2f}"),
-    ]

@@ -11,8 +11,9 @@ from typing import Any
 from mlflow.entities import Metric, Param
 
 from study.errors import WritingError
-from study.tracking.mirror import Projection, flat
+from study.tracking.mirror import Projection
 from study.tracking.store import PARAM_LIMIT, REFUSED, cause_of
+from study.tracking.values import flat
 
 ALIAS = "best"
 

@@ -2,6 +2,7 @@ from .evidence import Evidence as Evidence
 from .fixed import FEWEST_CELLS as FEWEST_CELLS
 from .fixed import left_out_of as left_out_of
 from .logistic import fit_logistic as fit_logistic
+from .metrics import ACCURACY as ACCURACY
 from .metrics import ECE as ECE
 from .metrics import HELD_OUT as HELD_OUT
 from .metrics import MACRO as MACRO

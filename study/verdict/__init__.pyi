@@ -4,6 +4,8 @@ from .afterwards import mechanism_frame as mechanism_frame
 from .afterwards import schedule_frame as schedule_frame
 from .afterwards import schedules_of as schedules_of
 from .arms import ControlResult as ControlResult
+from .collapses import collapse_words as collapse_words
+from .collapses import find_collapses as find_collapses
 from .controls import FAIL as FAIL
 from .controls import control_frames as control_frames
 from .controls import judge_controls as judge_controls

@@ -21,9 +21,7 @@ CLASSES = ["large", "small", "single"]
 def trial(heldout: list[list[int]], train: list[list[int]], **changes: object) -> Result:
     confusion = {"heldout": heldout, "train": train}
     metrics = {"heldout/macro_recall": 0.5, "train/macro_recall": 0.5}
-    return some_result(
-        classes=CLASSES, truth_classes=CLASSES, confusion=confusion, metrics=metrics, folds=3, **changes
-    )
+    return some_result(classes=CLASSES, truth_classes=CLASSES, confusion=confusion, metrics=metrics, folds=3, **changes)
 
 
 GOOD = trial([[20, 0, 0], [1, 5, 0], [0, 0, 0]], [[40, 0, 0], [0, 12, 0], [0, 0, 1]])
