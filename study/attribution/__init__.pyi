@@ -10,6 +10,7 @@ from .findings import Share as Share
 from .findings import StudyAttribution as StudyAttribution
 from .intervals import CONFIDENCE as CONFIDENCE
 from .intervals import clear_winner as clear_winner
+from .intervals import effect_draws as effect_draws
 from .intervals import share_bounds as share_bounds
 from .layout import CAUSES as CAUSES
 from .layout import CHANCE as CHANCE

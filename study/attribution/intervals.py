@@ -92,7 +92,7 @@ def share_bounds(
     uniform = qmc.Sobol(len(layout.strata) + len(df), rng=np.random.default_rng(seed)).random(draws)
     uniform = uniform.clip(1e-9, 1 - 1e-9)
     errors = found.error[..., None, :] / special.chdtri(found.error_df, uniform[:, : len(layout.strata)])
-    effects = _effect_draws(
+    effects = effect_draws(
         effect[..., None, :], df, errors[..., stratum] * ratios.of_pieces, uniform[:, len(layout.strata) :]
     )
     causes = _by_group(effects, layout) / scale
@@ -151,7 +151,7 @@ def _parts(causes: Floats, chance: Floats) -> tuple[Floats, Floats]:
     return np.concatenate([causes, total, chance], axis=-1), causes.sum(axis=-1, keepdims=True) + total
 
 
-def _effect_draws(effect: Floats, df: Floats, error: Floats, uniform: Floats) -> Floats:
+def effect_draws(effect: Floats, df: Floats, error: Floats, uniform: Floats) -> Floats:
     """Return draws of lambda* m* (the sum of squares that is effect, not error)."""
     effect, df, error, uniform = np.broadcast_arrays(effect, df, error, uniform)
     drawn = effect.copy()  # with no error at all, all of it is effect

@@ -204,9 +204,9 @@ def _why(found: Attribution, dominant: str | None, further: int | None, cost: Re
     if not found.anova:
         settle = "what would settle it is not known for a random design"
     elif further is None:
-        settle = f"more than {MOST_REPLICATES} replicates would be needed: the two are too much alike"
+        settle = f"even {MOST_REPLICATES} replicates may well not settle it: the two are too much alike"
     else:
-        settle = f"expected to be settled by {further_words(further, found.replicates, cost)}"
+        settle = f"settled with a probability of 80% by {further_words(further, found.replicates, cost)}"
     return f"Cannot tell yet what single runs differ by most ({listed}); {settle}{note}."
 
 
@@ -243,7 +243,7 @@ def _study_why(classes: Sequence[ClassVerdict], replicates: int, cost: Replicate
     text = f"Single runs differ {'; '.join(parts)}." if parts else ""
     if open_ones:
         known = [one.further_replicates for one in open_ones if one.further_replicates is not None]
-        settle = f"; {len(known)} of them expected to be settled by " if known else ""
+        settle = f"; {len(known)} of them settled with a probability of 80% by " if known else ""
         settle += further_words(max(known), replicates, cost) if known else ""
         names = _listed([class_words(one.class_name) for one in open_ones])
         text += f" What they differ by most cannot be told yet in {names}{settle}."
