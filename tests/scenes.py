@@ -67,7 +67,7 @@ def labels_for(cells: Cells, keys: Sequence[str]) -> Labels:
         },
         index=cells.names[cells.n_reference :],
     )
-    return Labels(frame, frame.assign(truth=frame["label"]), dict.fromkeys(keys, 0.75), 2)
+    return Labels(frame, frame.assign(truth=frame["label"]), dict.fromkeys(keys, 0.75), len(keys), 2)
 
 
 @dataclass(frozen=True)

@@ -246,5 +246,8 @@ def t_tests(
     half = stats.t.ppf((1 + CONFIDENCE) / 2, own) * se
     size = np.divide(np.abs(estimate), se, out=np.where(np.abs(estimate) > 1e-9, np.inf, 0.0), where=se > 0)
     p = np.asarray(2 * stats.t.sf(size, own))
+    # Two differences that happen to be equal are no certainty: one degree of freedom tells nothing without an error.
+    chance = (se == 0) & (own <= 1) & (np.abs(estimate) > 1e-9)
+    p, half = np.where(chance, 1.0, p), np.where(chance, np.inf, half)
     lower, upper = np.clip(estimate - half, *within), np.clip(estimate + half, *within)
     return Compared(estimate, se, own, lower, upper, p)

@@ -22,6 +22,7 @@ from .prepared import UNLABELLED as UNLABELLED
 from .prepared import Cells as Cells
 from .prepared import class_names as class_names
 from .sheet import Sheet as Sheet
+from .sources import absent_files as absent_files
 from .sources import own_queries as own_queries
 from .sources import plain_queries as plain_queries
 from .sources import queries_to_label as queries_to_label

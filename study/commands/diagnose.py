@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from study.tracking import runs_of
 
 MLFLOW = "mlflow:"
 TABLES = (".csv", ".tsv")
+MOST_COLUMNS = 6  # of runs, that a terminal has room for
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,13 @@ def make_diagnosis(asked: Asked, trust_pickle: bool = False, predict: bool = Fal
     if first.startswith(MLFLOW) or Path(first).suffix in TABLES:
         if len(asked.targets) > 1:
             raise InputError(f"{few(asked.targets)}: a table of runs is looked at alone. Put all runs into one.")
-        return diagnose_table(_measured(first, asked))
-    config = compose(asked.words) if any(word.startswith("data") for word in asked.words) else None
+        return diagnose_table(_measured(first, asked), asked.outcomes)
     words = [word for word in asked.words if word.startswith("data")]
-    data = config.data if config else None
+    if asked.words and not any(word.startswith("data=") for word in words):
+        # Only where the files are: which cells are the reference is as the models were told.
+        paths = _files(compose(["data=forum", *asked.words]).data) if words else _files(compose(asked.words).data)
+        return diagnose_models([Path(one) for one in asked.targets], paths, None, (), trust_pickle, predict)
+    data = compose(asked.words).data if words else None
     return diagnose_models([Path(one) for one in asked.targets], _files(data), data, words, trust_pickle, predict)
 
 
@@ -102,8 +107,10 @@ def _table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"{path}: no such file. Expected a table of runs, one row per run.")
     try:
-        table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
-    except (ValueError, OSError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # a row with more fields than the header
+            table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", index_col=False)
+    except (ValueError, OSError, UnicodeError, pd.errors.ParserWarning) as error:
         raise InputError(f"{path}: cannot be read as a table ({str(error).splitlines()[0]}).") from None
     if table.empty or len(table.columns) < 2:
         raise InputError(f"{path}: has {len(table)} rows and {len(table.columns)} columns. Expected a row per run.")
@@ -118,13 +125,12 @@ def _with_outcomes(table: pd.DataFrame, outcomes: Sequence[str], where: str) -> 
                 f"--outcome {name}: {where} has no such column.{nearest(name, list(map(str, table)))} "
                 f"It has: {few(list(map(str, table)))}."
             )
-    found = table.rename(columns={name: f"recall/{name}" for name in outcomes})
-    if not any(is_outcome(str(name)) for name in found):
+    if not any(is_outcome(str(name)) or name in outcomes for name in table):
         raise InputError(
             f"{where}: nothing in it looks measured. Expected columns such as 'recall/B cell' or 'accuracy'; name "
             f"others with --outcome. It has: {few(list(map(str, table)))}."
         )
-    return found
+    return table
 
 
 def show_diagnosis(to: Console, diagnosis: Diagnosis, page: Path) -> None:
@@ -137,14 +143,17 @@ def show_diagnosis(to: Console, diagnosis: Diagnosis, page: Path) -> None:
         frame = numbers.loc[numbers["cells"] > 0, ["run", "part", "class", "cells", "recall", "precision"]].round(1)
         frame = frame.rename(columns={"part": "measured on", "recall": "recall %", "precision": "precision %"})
         show_frames(to, [("recomputed", frame)])
-    if len(diagnosis.differences):
+    if len(diagnosis.differences) and len(diagnosis.table) <= MOST_COLUMNS:
         show_frames(to, [("what differs", diagnosis.differences)])
     for sentence in diagnosis.together.sentences if diagnosis.together else ():
         to.print(f"{sentence}\n", markup=False)
+    if diagnosis.together and diagnosis.together.aside:
+        to.print(f"Set aside, as names of runs or not measured of all: {', '.join(diagnosis.together.aside)}.\n")
     if diagnosis.next:
         to.print(
             f"The smallest study that would tell: {diagnosis.next.trainings} trainings. {diagnosis.next.precision}\n"
-            f"Save as search_spaces/diagnosed.yaml:\n{diagnosis.next.space}\nThen: {diagnosis.next.command}",
+            "Save as search_spaces/diagnosed.yaml (scanvi-study init makes a folder with one):\n"
+            f"{diagnosis.next.space}\nThen: {diagnosis.next.command}",
             markup=False,
             soft_wrap=True,
         )

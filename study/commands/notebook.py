@@ -32,7 +32,7 @@ from study.report import (
     read_finished,
     whole_results,
 )
-from study.studies import NOT_EXPLAINED, Study, agreed_labels, choice_of, open_study
+from study.studies import NOT_EXPLAINED, Study, agreed_labels, choice_of, in_files, open_study
 from study.trials import MACRO, cell_frame, confusion_frame, read_predictions, recall_frame, trial_frame
 from study.trust import UNKNOWN
 from study.verdict import Verdict, outcome_label
@@ -154,8 +154,11 @@ class StudyResults:
         return cell_frame(done[trial], read_predictions(self.config.directory, trial), cells)
 
     def labels(self, query: str, unknown: float = UNKNOWN) -> pd.DataFrame:
-        """Return what all finished trainings say of each cell of a query together; see `study.trust.Labels`."""
-        return agreed_labels(self.study, self.finished.results, query, unknown).cells
+        """Return what all finished trainings say of each cell of a query together, by name; see `study.trust.Labels`.
+
+        With its `dataset` and `row` in the file, in the order of that; as the study keeps them where the data are gone.
+        """
+        return in_files(self.study, query, agreed_labels(self.study, self.finished.results, query, unknown))
 
     def confusion(self, part: str = "heldout", trials: Iterable[str] | None = None) -> pd.DataFrame:
         """Return cells by true (rows) and called class (columns), summed over trials.

@@ -184,6 +184,8 @@ def show_analysis(to: Console, analysis: Analysis, page: Path) -> None:
         to.print(f"{one.sentence}\n", markup=False)
     for sentence in analysis.fallen:
         to.print(f"{sentence}\n", markup=False)
+    if not analysis.trust and analysis.search is None:
+        to.print("Which labels to trust is told from two replicates on that have all cells of a query.\n")
     for query, labels in analysis.trust.items():
         to.print(f"{query}: {labels.sentence}\n", markup=False)
     for sentence in analysis.compared:

@@ -1,7 +1,7 @@
 """What can be said of finished runs without training: what is in them, what is wrong, what they can tell together.
 
-In the order of flow: saved, beside, asked, run, finding, curves, findings, together, smallest,
-diagnosis.
+In the order of flow: pickled, saved, beside, asked, run, finding, steps, curves, findings, columns,
+together, smallest, diagnosis.
 """
 
 import lazy_loader

@@ -51,6 +51,8 @@ class RunCells:
         Which of the query's cells have the counts of a reference cell, shape (n_cells,).
     spoilt
         What is wrong with the counts that the model was set up with, by file; empty where they are counts.
+    shuffled
+        Whether labels that the model kept are not those of these cells in this order: rows then mean other cells.
     """
 
     path: Path
@@ -61,6 +63,7 @@ class RunCells:
     batch: Names
     again: npt.NDArray[np.bool_]
     spoilt: dict[Path, str]
+    shuffled: bool
 
 
 def cells_of(model: SavedModel, candidates: Sequence[Path], config: DataConfig | None) -> RunCells:
@@ -81,6 +84,7 @@ def cells_of(model: SavedModel, candidates: Sequence[Path], config: DataConfig |
         If no file has as many cells and the genes, several do, or a column is not there.
     """
     beside = sorted({*model.folder.glob("*.h5ad"), *model.folder.parent.glob("*.h5ad")})
+    beside = [one for one in beside if _readable(one)]
     path = _file_of(model, list(candidates) or beside, named=bool(candidates))
     sheet = open_h5ad(path, model.layer)
     others = [one for one in beside if not one.samefile(path) and _fits(one, model) is None]
@@ -97,17 +101,42 @@ def cells_of(model: SavedModel, candidates: Sequence[Path], config: DataConfig |
         reference = label != ""
         dataset = np.where(reference, "reference", "query").astype(object)
     if not reference.any():
-        found = few(sorted(set(dataset.tolist())))
+        if config is None:
+            raise InputError(
+                f"{path}: which cells are the reference is not known, for {model.folder} has no labelled cell. Say so: "
+                "data=forum, data.path, data.dataset_key, data.reference_value and data.labels_key."
+            )
         raise InputError(
-            f"{path}: no cell is of the reference: obs[{config.dataset_key if config else label_key!r}] has {found}. "
-            "Say which are, with data.dataset_key=... data.reference_value=..."
+            f"{path}: no cell is of the reference: obs[{config.dataset_key!r}] has "
+            f"{few(sorted(set(dataset.tolist())))}. Say which are, with data.dataset_key=... data.reference_value=..."
         )
     batch = _text(sheet, batch_key, "batch_key") if batch_key else np.full(len(sheet.obs), "", dtype=object)
     # As the script itself made them unique, so that they are those of what it wrote.
     names = np.asarray(make_index_unique(pd.Index(sheet.obs.index.astype(str))), dtype=object)
     prints, again = _prints(sheet, names), np.zeros(len(names), dtype=bool)
     again[~reference] = found_in(prints[~reference], prints[reference]) >= 0
-    return RunCells(path, names, reference, np.where(reference, label, ""), dataset, batch, again, spoilt)
+    shuffled = _shuffled(model, np.where(label != "", label, str(model.unlabelled)), reference)
+    return RunCells(path, names, reference, np.where(reference, label, ""), dataset, batch, again, spoilt, shuffled)
+
+
+def _shuffled(model: SavedModel, label: Names, reference: npt.NDArray[np.bool_]) -> bool:
+    """Whether the labels of the reference that a model kept differ from these; a model that kept none cannot tell."""
+    if model.called is None or len(model.called) != len(label):
+        return False
+    known = np.isin(model.called, model.labels) & (model.called != str(model.unlabelled))
+    both = known & reference & np.isin(label, model.labels)
+    return bool(
+        (known != (reference & (label != str(model.unlabelled)))).any() or (model.called[both] != label[both]).any()
+    )
+
+
+def _readable(path: Path) -> bool:
+    """Whether a file that nobody named is an h5ad at all."""
+    try:
+        open_h5ad(path, None, matrix=False)
+    except InputError:
+        return False
+    return True
 
 
 def _file_of(model: SavedModel, candidates: Sequence[Path], named: bool) -> Path:
@@ -165,19 +194,60 @@ def _prints(sheet: Sheet, names: Names) -> Prints:
     return printer.prints(names)
 
 
-def predictions_of(model: SavedModel, cells: RunCells) -> tuple[Path, pd.DataFrame] | None:
-    """Return the table of class probabilities that lies beside a model, for its cells; None if there is none.
+@dataclass(frozen=True)
+class Predictions:
+    """What lies beside a model of predictions.
+
+    Attributes
+    ----------
+    soft
+        Probability of each class, shape (n_cells, n_classes); None where no table fits, or several do.
+    source
+        Which file they are from.
+    why
+        Why there are none.
+    """
+
+    soft: pd.DataFrame | None
+    source: str = ""
+    why: str = ""
+
+
+def predictions_of(model: SavedModel, cells: RunCells) -> Predictions:
+    """Return the table of class probabilities that lies beside a model, for its cells.
 
     Any CSV in the folder of the model or above that has the model's classes as columns and all of the cells by name, as
     `model.predict(soft=True).to_csv(...)` writes it.
     """
     classes = [name for name in model.labels if name != model.unlabelled]
+    found: dict[Path, pd.DataFrame] = {}
+    why: list[str] = []
     for path in sorted({*model.folder.glob("*.csv"), *model.folder.parent.glob("*.csv")}):
-        head = pd.read_csv(path, nrows=1)
-        if not classes or not set(classes) <= set(map(str, head.columns)):
-            continue
-        table = pd.read_csv(path, index_col=0)
-        table.index = table.index.astype(str)
-        if table.index.is_unique and set(table.index) == set(cells.names):
-            return path, table.reindex(index=cells.names, columns=classes)
-    return None
+        try:
+            first, *columns = pd.read_csv(path, nrows=0).columns.astype(str)
+            if not classes or not set(classes) <= set(columns):
+                continue  # another table, which nobody asked about
+            table = pd.read_csv(path, dtype={first: str}).set_index(first)
+            found[path] = _checked(table, classes, cells)
+        except (ValueError, OSError, UnicodeError) as error:
+            why.append(f"{path.name}: {str(error).splitlines()[0]}")
+    if len(found) == 1:
+        ((path, table),) = found.items()
+        return Predictions(table, str(path))
+    if found:
+        why.insert(0, f"{few([path.name for path in found])} all fit")
+    return Predictions(None, why="; ".join(why) or f"no CSV of predictions in {model.folder} or above")
+
+
+def _checked(table: pd.DataFrame, classes: Sequence[str], cells: RunCells) -> pd.DataFrame:
+    """Return the probabilities of the cells, in their order; raise `ValueError` where they are none."""
+    if not table.index.is_unique:
+        raise ValueError("has names of cells that come twice")
+    missing = len(set(cells.names) - set(table.index))
+    if missing:
+        raise ValueError(f"lacks {missing:,} of the {len(cells.names):,} cells by name")
+    soft: pd.DataFrame = table.reindex(index=cells.names, columns=list(classes)).apply(pd.to_numeric)
+    values = soft.to_numpy(dtype=float)
+    if not (np.isfinite(values).all() and (values >= 0).all() and np.allclose(values.sum(axis=1), 1, atol=0.01)):
+        raise ValueError("holds values that are no probabilities: expected numbers that add up to 1 in each row")
+    return soft

@@ -11,12 +11,15 @@ from study.diagnosis.run import Run, kl_weight
 
 # A curve is flat where the best later epoch is better by less than this share of what all epochs gained.
 FLAT = 0.02
+FEWEST_EPOCHS = 10  # of fewer, a curve has no shape
 
 
 def flat_curves(run: Run) -> Iterator[Finding]:
     """Say of each model whether it was still learning at the end, or had long stopped."""
     for model, name in ((run.scanvi, "train_classification_loss"), (run.scvi, "elbo_train")):
-        if model is None or (curve := model.history.get(name)) is None or curve.size < 5:
+        if model is None or (curve := model.history.get(name)) is None:
+            continue
+        if curve.size < FEWEST_EPOCHS or not np.isfinite(curve).all():
             continue
         what = f"{name} of {model.kind}"
         flat = _flat_from(curve)
@@ -26,7 +29,7 @@ def flat_curves(run: Run) -> Iterator[Finding]:
                 "under-trained",
                 BEWARE,
                 f"{what} was still falling at the end.",
-                f"the last tenth of {curve.size} epochs still gained {_last_gain(curve):.0%} of what all gained",
+                f"the last {_last(curve)} of {curve.size} epochs gained {_last_gain(curve):.0%} of what all gained",
                 LIKELY,
                 "Runs of unequal length or with unequally many minibatches an epoch are at unequal stages.",
                 "Train longer, or compare at equal optimiser steps (budget=steps).",
@@ -57,25 +60,29 @@ def _flat_from(curve: np.ndarray) -> int | None:
     return None if flat > 0.9 * curve.size and _last_gain(curve) > FLAT else flat
 
 
+def _last(curve: np.ndarray) -> int:
+    return int(max(2, curve.size // 10))
+
+
 def _last_gain(curve: np.ndarray) -> float:
     best = np.minimum.accumulate(curve)
     gained = best[0] - best[-1]
-    return float((best[-max(2, curve.size // 10) - 1] - best[-1]) / gained) if gained > 0 else 0.0
+    return float((best[-_last(curve) - 1] - best[-1]) / gained) if gained > 0 else 0.0
 
 
 def warm_up(run: Run) -> Iterator[Finding]:
     """Say where scVI ended before its KL term had its full weight."""
-    if run.scvi is None or not run.scvi.epochs or (weight := kl_weight(run.scvi)) > 0.95:
+    weight = None if run.scvi is None else kl_weight(run.scvi)
+    # Where the weight has stood still it is as large as it was to become.
+    if run.scvi is None or weight is None or weight > 0.95 or (run.scvi.history["kl_weight"][-3:] == weight).sum() > 1:
         return
     yield Finding(
         run.name,
         "KL warm-up",
         NOTE,
-        f"scVI ended at a KL weight of {weight:.2f}.",
-        "kl_weight in its history"
-        if "kl_weight" in run.scvi.history
-        else f"{run.scvi.epochs} epochs of 400 to warm up",
-        CERTAIN if "kl_weight" in run.scvi.history else LIKELY,
+        f"scVI's KL term was still warming up: its weight was last logged as {weight:.2f}.",
+        "kl_weight in its history",
+        CERTAIN,
         "Runs that end at unequal weights are unequal models; by itself scvi-tools trains fewer epochs on more cells.",
         "State max_epochs, the same for all runs.",
         f"{FAQ}#are-the-default-numbers-of-epochs-the-same-for-each-query",

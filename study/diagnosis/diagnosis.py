@@ -10,11 +10,14 @@ from typing import Any
 import pandas as pd
 
 from study.config import DataConfig
+from study.diagnosis.columns import is_outcome
 from study.diagnosis.finding import Finding
 from study.diagnosis.findings import findings_of
 from study.diagnosis.run import read_run
+from study.diagnosis.saved import FILE
 from study.diagnosis.smallest import SmallestStudy, smallest_study
-from study.diagnosis.together import Together, compare_runs, is_outcome
+from study.diagnosis.together import Together, compare_runs
+from study.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +109,15 @@ def diagnose_models(
     )
 
 
-def diagnose_table(table: pd.DataFrame) -> Diagnosis:
+def diagnose_table(table: pd.DataFrame, measured: Sequence[str] = ()) -> Diagnosis:
     """Diagnose runs that are known by a table: settings, data, seeds and recalls, one row per run.
+
+    Parameters
+    ----------
+    table
+        The runs.
+    measured
+        Columns that were measured, beside those whose names say so.
 
     Raises
     ------
@@ -115,12 +125,16 @@ def diagnose_table(table: pd.DataFrame) -> Diagnosis:
         If there are fewer than two.
     """
     named = table if "run" in table else table.assign(run=range(1, len(table) + 1))
-    return Diagnosis((), pd.DataFrame(), named, compare_runs(named))
+    return Diagnosis((), pd.DataFrame(), named, compare_runs(named, measured))
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
     """Return what runs are called: as little of the paths of their models as tells them apart, from the left."""
-    parts = [folder.resolve().parts for folder in folders]
+    whole = [(folder.parent if folder.name == FILE else folder).resolve() for folder in folders]
+    if len(set(whole)) < len(whole):
+        twice = next(folder for folder in whole if whole.count(folder) > 1)
+        raise InputError(f"{twice}: is named twice. Name each run once.")
+    parts = [folder.parts for folder in whole]
     shared = next((at for at, names in enumerate(zip(*parts, strict=False)) if len(set(names)) > 1), None)
     if shared is None:
         return [path[-1] for path in parts]

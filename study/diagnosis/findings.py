@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import pandas as pd
 
 from study.diagnosis.curves import flat_curves, warm_up
 from study.diagnosis.finding import BEWARE, CERTAIN, FAQ, LIKELY, NOTE, OPEN, WRONG, Finding
-from study.diagnosis.run import ALL, LOGGED_EVERY, SEEN, TRAINED, UNSEEN, Run, minibatches
-from study.diagnosis.saved import SavedModel
+from study.diagnosis.run import ALL, SEEN, TRAINED, UNSEEN, Run
+from study.diagnosis.steps import dropout_off, training_state
 
 FEW_CELLS = 20
 
@@ -21,6 +20,38 @@ def findings_of(run: Run) -> list[Finding]:
     return sorted(found, key=lambda one: (WRONG, BEWARE, NOTE).index(one.level))
 
 
+def _predictions(run: Run) -> Iterator[Finding]:
+    if run.scanvi is not None:
+        yield Finding(
+            run.name,
+            "predictions",
+            NOTE if run.source else BEWARE,
+            f"The numbers are from {run.source}."
+            if run.source
+            else "There are no predictions to recompute numbers from.",
+            run.why or "its cells and classes are those of the model; whether this model wrote it is not recorded",
+            CERTAIN,
+            "A table that an earlier model wrote would give that one's numbers."
+            if run.source
+            else "No recall, no precision.",
+            "--predict asks the model itself.",
+        )
+
+
+def _order(run: Run) -> Iterator[Finding]:
+    if run.cells.shuffled:
+        yield Finding(
+            run.name,
+            "other cells",
+            WRONG,
+            f"{run.cells.path.name} does not have the cells in the model's order, or with its labels.",
+            "labels that the model kept against those in the file, cell by cell",
+            CERTAIN,
+            "Which cells it trained on cannot be told, for it kept their places only; so numbers are over all cells.",
+            "Name the h5ad as it was when the model was set up.",
+        )
+
+
 def _counts(run: Run) -> Iterator[Finding]:
     where = f"layers[{run.model.layer!r}]" if run.model.layer else "X"
     for path, why in run.cells.spoilt.items():
@@ -28,9 +59,14 @@ def _counts(run: Run) -> Iterator[Finding]:
         yield Finding(
             run.name,
             "counts",
-            WRONG,
-            f"{where} in {path.name}, which the model was set up with, {why.split('. ')[0]}.",
-            why if trained else f"{why} {run.cells.path.name} has counts: the layer was overwritten after reading it.",
+            WRONG if trained else BEWARE,
+            f"{where} in {path.name} {why.split('. ')[0]}."
+            + (
+                ""
+                if trained
+                else f" In {run.cells.path.name} it has counts; which of them was trained on is not recorded."
+            ),
+            why,
             CERTAIN if trained else LIKELY,
             "scVI and scANVI model counts; of logarithms they learn another, compressed likelihood.",
             "a.X = a.layers['counts'].copy() before normalize_total and log1p, or set up with the raw counts.",
@@ -38,48 +74,8 @@ def _counts(run: Run) -> Iterator[Finding]:
         )
 
 
-def _eval_mode(run: Run) -> Iterator[Finding]:
-    for model in filter(None, (run.scvi, run.scanvi)):
-        steps = model.steps
-        if steps is None:
-            if model.epochs and any("dropout_rate" in name for name in model.settings):
-                yield _no_batch_norm(run, model)
-            continue
-        logged = LOGGED_EVERY * model.history.get("kl_weight", np.zeros(0)).size
-        wanted = max(model.epochs * minibatches(model), logged)
-        if steps < wanted and model.epochs:
-            yield Finding(
-                run.name,
-                "trained without dropout",
-                WRONG,
-                f"{model.kind} made {wanted - steps:,} of its {wanted:,} optimiser steps in evaluation mode.",
-                f"BatchNorm saw {steps:,} minibatches in training mode; {model.epochs} epochs of "
-                f"{minibatches(model)} minibatches are {model.epochs * minibatches(model):,}"
-                + (f", and at least {logged:,} steps were logged." if logged > steps else "."),
-                CERTAIN if logged > steps or steps % model.epochs else LIKELY,
-                "No dropout, and statistics of BatchNorm that stand still: another training than its settings say"
-                + ("." if logged > steps or steps % model.epochs else ". A larger batch size would look the same."),
-                "Train once, for all epochs; or call model.module.train() before a second train().",
-                f"{FAQ}#can-i-train-some-more-epochs-on-a-trained-model",
-            )
-
-
-def _no_batch_norm(run: Run, model: SavedModel) -> Finding:
-    return Finding(
-        run.name,
-        "no step counter",
-        NOTE,
-        f"Whether {model.kind} trained in evaluation mode for a part cannot be told.",
-        "It has no BatchNorm, which counts minibatches; the history alone has " + f"{model.epochs} epochs.",
-        OPEN,
-        "A second train() after a prediction would have run without dropout.",
-        "Look in the script for two calls of train() on one model.",
-        f"{FAQ}#can-i-train-some-more-epochs-on-a-trained-model",
-    )
-
-
 def _trained_on(run: Run) -> Iterator[Finding]:
-    if run.scanvi is None or run.scanvi.train is None:
+    if run.scanvi is None or run.scanvi.train is None or run.cells.shuffled:
         return
     sizes = {part: int(which.sum()) for part, which in run.parts.items()}
     every, trained = sizes[ALL], sizes[TRAINED]
@@ -87,28 +83,31 @@ def _trained_on(run: Run) -> Iterator[Finding]:
         run.name,
         "training cells",
         BEWARE,
-        f"{trained:,} of the {every:,} labelled reference cells were trained on with their labels.",
-        "train_indices_ of the scANVI model"
-        + (f"; its scVI trained on {sizes[SEEN]:,} of the others" if SEEN in sizes else ""),
+        f"{trained:,} of the {every:,} labelled reference cells were trained on with their labels"
+        + (", by the last training alone." if run.scanvi.restarted else "."),
+        "train_indices_ of the scANVI model, which are those of its last train()"
+        + (f"; its scVI trained on {sizes[SEEN]:,} of the others" if sizes.get(SEEN) else ""),
         CERTAIN,
         "A number over all reference cells is mostly about cells whose labels the model was told; it changes with how "
         "long and on what else it trained, and says little about new cells.",
         "Report what is measured on cells that neither model trained on.",
         f"{FAQ}#my-confusion-matrix-says-98-of-what",
     )
-    if SEEN in sizes and not sizes[UNSEEN]:
+    if trained < every and SEEN in sizes and (not sizes[UNSEEN] or (run.before is not None and run.before.restarted)):
+        again = " It was trained more than once, and the first split is not kept." if sizes[UNSEEN] else ""
         yield Finding(
             run.name,
             "held-out cells",
             BEWARE,
-            f"No labelled cell is new to both models: scVI trained on all {sizes[SEEN]:,} that scANVI kept back.",
+            f"No labelled cell is known to be new to both models: of {every - trained:,} that scANVI kept back, scVI "
+            f"trained on {sizes[SEEN]:,}.{again}",
             "train_indices_ of both models",
             CERTAIN,
             "There is no honest number in this run.",
             "Hold the same cells out of both trainings, as a study does.",
             f"{FAQ}#scanvi-has-a-validation-set-is-that-not-held-out",
         )
-    if run.before is None:
+    if run.before is None and run.scanvi.inherited != 0:
         yield Finding(
             run.name,
             "its scVI",
@@ -216,5 +215,6 @@ def _sampling(run: Run) -> Iterator[Finding]:
 
 
 _LOOKS: tuple[Callable[[Run], Iterator[Finding]], ...] = (
-    _counts, _eval_mode, _overlap, _labels, _trained_on, _batches, flat_curves, warm_up, _sampling,
+    *(training_state, _order, _counts, dropout_off, _overlap, _labels, _trained_on, _batches),
+    *(flat_curves, warm_up, _predictions, _sampling),
 )  # fmt: skip

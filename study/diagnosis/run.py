@@ -17,10 +17,8 @@ from study.config import DataConfig
 from study.diagnosis.beside import RunCells, cells_of, predictions_of
 from study.diagnosis.saved import FILE, SavedModel, read_model
 from study.errors import InputError
-from study.plan import KL_WARMUP
 
 BATCH_SIZE = 128  # scvi-tools' own; a saved model does not say which it had
-LOGGED_EVERY = 10  # optimiser steps after which lightning logs once
 ALL, TRAINED = "all labelled reference cells", "trained on by scANVI"
 SEEN, UNSEEN, KEPT_BACK = "kept back by scANVI, trained on by scVI", "trained on by neither", "kept back by scANVI"
 
@@ -45,6 +43,8 @@ class Run:
         Probability of each class for its cells, shape (n_cells, n_classes); None where nothing tells.
     source
         Where these come from.
+    why
+        Why there are none.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Run:
     cells: RunCells
     soft: pd.DataFrame | None
     source: str
+    why: str
 
     @property
     def scvi(self) -> SavedModel | None:
@@ -85,7 +86,7 @@ class Run:
     def parts(self) -> dict[str, npt.NDArray[np.bool_]]:
         """Labelled reference cells by what trained on them."""
         found = {ALL: self.labelled}
-        if self.scanvi is None or self.scanvi.train is None:
+        if self.scanvi is None or self.scanvi.train is None or self.cells.shuffled:
             return found
         mine = self.within(self.scanvi.train)
         found[TRAINED] = self.labelled & mine
@@ -133,8 +134,6 @@ class Run:
         for name, model in (("scvi", self.scvi), ("scanvi", self.scanvi)):
             if model is not None:
                 found |= {f"{name}.epochs": model.epochs, f"{name}.steps": steps_of(model)}
-        if self.scvi is not None:
-            found["scvi.kl_weight"] = round(kl_weight(self.scvi), 4)
         found |= {f"setting.{name}": _plain(value) for name, value in self.model.settings.items() if value is not None}
         if len(self.numbers):
             of_all = self.numbers[self.numbers["part"] == ALL].set_index("class")
@@ -171,19 +170,17 @@ def read_run(
     model = read_model(folder, trust_pickle)
     before, not_read = _before(model, trust_pickle) if model.kind == "SCANVI" else (None, "")
     cells = cells_of(model, candidates, config)
-    soft, source = None, ""
     if predict:
         from study.diagnosis.asked import ask  # imports scvi-tools
 
-        soft, source = ask(model, cells), "the model itself"
-    elif (found := predictions_of(model, cells)) is not None:
-        soft, source = found[1], str(found[0])
-    return Run(name, model, before, not_read, cells, soft, source)
+        return Run(name, model, before, not_read, cells, ask(model, cells), "the model itself", "")
+    found = predictions_of(model, cells)
+    return Run(name, model, before, not_read, cells, found.soft, found.source, found.why)
 
 
 def _before(model: SavedModel, trust_pickle: bool) -> tuple[SavedModel | None, str]:
     """The scVI that a scANVI was made from: of the same set-up, and as many cells, in a folder beside it."""
-    not_read = ""
+    not_read, fitting = "", []
     for path in sorted(model.folder.parent.glob(f"*/{FILE}")):
         if path.parent.samefile(model.folder):
             continue
@@ -193,13 +190,17 @@ def _before(model: SavedModel, trust_pickle: bool) -> tuple[SavedModel | None, s
             not_read = str(error)
             continue
         if other.kind == "SCVI" and other.identity == model.identity and other.n_cells == model.n_cells:
-            return other, ""
-    return None, not_read
+            fitting.append(other)
+    # A snapshot may lie there too: the one that it was made from has the minibatches that its decoder came with.
+    exact = [one for one in fitting if model.inherited is not None and one.steps == model.inherited]
+    if len(fitting) > 1 and len(exact) != 1:
+        return None, f"{len(fitting)} SCVI of its set-up lie beside it, and nothing tells which one"
+    return next(iter(exact or fitting), None), not_read
 
 
 def steps_of(model: SavedModel) -> int:
-    """Return the optimiser steps of a model: its epochs times the minibatches of scvi-tools' own size."""
-    return model.epochs * minibatches(model)
+    """Return the optimiser steps of a model: as BatchNorm counted them, else epochs times minibatches of usual size."""
+    return model.epochs * minibatches(model) if model.steps is None else model.steps
 
 
 def minibatches(model: SavedModel) -> int:
@@ -208,12 +209,10 @@ def minibatches(model: SavedModel) -> int:
     return -(-n // BATCH_SIZE)
 
 
-def kl_weight(model: SavedModel) -> float:
-    """Return the weight of the KL term in the end, as it was recorded, or as scvi-tools sets it by itself."""
+def kl_weight(model: SavedModel) -> float | None:
+    """Return the weight of the KL term as it was last logged; None where it was not, for warm-up can be set."""
     recorded = model.history.get("kl_weight")
-    if recorded is not None and recorded.size:
-        return float(recorded[-1])
-    return min(1.0, model.epochs / KL_WARMUP)
+    return float(recorded[-1]) if recorded is not None and recorded.size else None
 
 
 def _share(name: str, right: int, of: int) -> dict[str, float]:

@@ -2,53 +2,22 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from study.diagnosis.pickled import load
 from study.errors import InputError
 
 FILE = "model.pt"
 KINDS = ("SCVI", "SCANVI")
-# What tensors, data frames, arrays and dictionaries are made of, and activations; none of it runs anything.
-HARMLESS = frozenset(
-    (
-        *("builtins.bytes", "builtins.dict", "builtins.slice", "builtins.set", "_codecs.encode"),
-        *("collections.OrderedDict", "collections.defaultdict", "numpy.dtype", "numpy.ndarray"),
-        *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
-        *("pandas._libs.internals._unpickle_block", "pandas._libs.arrays.__pyx_unpickle_NDArrayBacked"),
-        *("pandas.core.frame.DataFrame", "pandas.core.series.Series", "pandas.core.internals.blocks.new_block"),
-        *(f"pandas.core.indexes.{name}" for name in ("base.Index", "base._new_Index", "range.RangeIndex")),
-        *(f"pandas.core.internals.managers.{name}" for name in ("BlockManager", "SingleBlockManager")),
-        *(f"pandas.core.arrays.{name}" for name in ("string_.StringDtype", "string_.StringArray")),
-        *("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter", "torch.Size", "torch.device"),
-        *(f"torch.{name}" for name in ("float32", "float64", "float16", "int64", "int32", "uint8", "bool", "exp")),
-        *(f"torch._C._nn.{name}" for name in ("softplus", "gelu", "elu_")),
-        *(f"torch.nn.functional.{name}" for name in ("softplus", "relu", "elu", "gelu", "leaky_relu", "sigmoid")),
-        *(f"torch.nn.modules.activation.{name}" for name in ("ReLU", "LeakyReLU", "ELU", "GELU", "Softplus", "Tanh")),
-    )
-)
-
-
-class _Refused(Exception):
-    """A name that loading would look up, and that is not known to be harmless."""
-
-
-class _Strict(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        module = {"__builtin__": "builtins"}.get(module, module)  # older protocols call it so
-        # A name with a dot would go on from one object to another.
-        if "." in name or f"{module}.{name}" not in HARMLESS:
-            raise _Refused(f"{module}.{name}")
-        return super().find_class(module, name)
+# Curves with one value an epoch.
+EPOCH_CURVES = ("elbo_train", "train_loss_epoch", "train_classification_loss", "reconstruction_loss_train")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +36,12 @@ class SavedModel:
         What it was made with, by scvi-tools' names.
     history
         Training curves, one value per epoch.
+    restarted
+        Whether its curves show that a training began anew: the epochs of one go back.
     train, validation
         Rows of the cells that its last training used, and that it kept for validation; None if it was never trained.
+    called
+        Labels of its cells as scANVI itself kept them, in its own order; None where it kept none.
     weights
         Tensors by name.
     """
@@ -78,8 +51,10 @@ class SavedModel:
     registry: Mapping[str, Any]
     settings: Mapping[str, Any]
     history: Mapping[str, npt.NDArray[np.float64]]
+    restarted: bool
     train: npt.NDArray[np.int64] | None
     validation: npt.NDArray[np.int64] | None
+    called: npt.NDArray[np.str_] | None
     weights: Mapping[str, Any]
 
     @property
@@ -116,7 +91,8 @@ class SavedModel:
     @property
     def unlabelled(self) -> str | None:
         """The label that stands for none; of scANVI alone."""
-        return self._state("labels").get("unlabeled_category")
+        found = self._state("labels").get("unlabeled_category")
+        return None if found is None else str(found)
 
     def key(self, field: str) -> str | None:
         """Return the column of `obs` that a field (`batch`, `labels`) was taken from, as the user named it."""
@@ -125,8 +101,9 @@ class SavedModel:
 
     @property
     def epochs(self) -> int:
-        """Epochs that it was trained for, all trainings together."""
-        return max((len(values) for values in self.history.values()), default=0)
+        """Epochs that it was trained for, all trainings together: as many as its training loss has values."""
+        by_epoch = [len(self.history[name]) for name in EPOCH_CURVES if name in self.history]
+        return max(by_epoch, default=0)
 
     @cached_property
     def steps(self) -> int | None:
@@ -134,7 +111,8 @@ class SavedModel:
 
         Each minibatch passes once through scVI's decoder, and once through the layers that only scANVI has.
         """
-        return self._tracked("decoder_z1_z2." if self.kind == "SCANVI" else "decoder.")
+        own = ("decoder_z1_z2.", "encoder_z2_z1.") if self.kind == "SCANVI" else ("decoder.", "z_encoder.")
+        return next((found for part in own if (found := self._tracked(part)) is not None), None)
 
     @cached_property
     def inherited(self) -> int | None:
@@ -180,7 +158,7 @@ def read_model(folder: Path, trust_pickle: bool = False) -> SavedModel:
         If it is no such model, is broken, or holds objects that are not known to be harmless.
     """
     folder = folder.parent if folder.name == FILE else folder
-    kept = _read(_file_of(folder), trust_pickle)
+    kept = load(_file_of(folder), trust_pickle)
     attributes, weights, genes = (kept.get(name) for name in ("attr_dict", "model_state_dict", "var_names"))
     if not isinstance(attributes, dict) or not isinstance(weights, Mapping) or genes is None:
         raise InputError(f"{folder / FILE}: is no model that scvi-tools saved. Expected what model.save(...) writes.")
@@ -189,17 +167,52 @@ def read_model(folder: Path, trust_pickle: bool = False) -> SavedModel:
         raise InputError(f"{folder / FILE}: was saved by scvi-tools before 1.0. Load and save it with a newer one.")
     if registry["model_name"] not in KINDS:
         raise InputError(f"{folder / FILE}: is a {registry['model_name']}. Expected an SCVI or SCANVI.")
-    history = attributes.get("history_") or {}
-    return SavedModel(
-        folder,
-        np.asarray(genes).astype(str),
-        registry,
-        _flat(attributes.get("init_params_") or {}),
-        {str(name): np.asarray(values, dtype=float).ravel() for name, values in history.items()},
-        _rows(attributes.get("train_indices_")),
-        _rows(attributes.get("validation_indices_")),
-        weights,
-    )
+    try:
+        model = SavedModel(
+            folder,
+            np.asarray(genes).astype(str),
+            registry,
+            _flat(attributes.get("init_params_") or {}),
+            _curves(attributes.get("history_") or {}),
+            any(_falls_back(values) for values in (attributes.get("history_") or {}).values()),
+            _rows(attributes.get("train_indices_")),
+            _rows(attributes.get("validation_indices_")),
+            _labels(attributes.get("labels_")),
+            weights,
+        )
+        _refuse_inconsistent(model)
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise InputError(
+            f"{folder / FILE}: what it keeps is not what scvi-tools writes ({type(error).__name__}: {error}). "
+            "Save the model again."
+        ) from None
+    return model
+
+
+def _refuse_inconsistent(model: SavedModel) -> None:
+    """Raise `ValueError` where parts of a model do not fit each other; what reads them later may then rely on it."""
+    for name, rows in (("train_indices_", model.train), ("validation_indices_", model.validation)):
+        if rows is not None and rows.size and not 0 <= rows.min() <= rows.max() < model.n_cells:
+            raise ValueError(f"{name} has rows from {rows.min()} to {rows.max()}, and there are {model.n_cells} cells")
+    if not all(isinstance(name, str) for name in model.weights):
+        raise ValueError("names of weights are no text")
+    if model.genes.ndim != 1 or len(model.genes) != int(model._stats("X").get("n_vars", len(model.genes))):
+        raise ValueError(f"{len(model.genes)} names of genes")
+    _ = (model.kind, model.version, model.layer, model.batches, model.labels, model.unlabelled, model.epochs)
+    _ = (model.key("batch"), model.key("labels"), model.steps, model.inherited)
+
+
+def _curves(history: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float64]]:
+    return {str(name): np.asarray(values, dtype=float).ravel() for name, values in history.items()}
+
+
+def _falls_back(values: Any) -> bool:
+    index = getattr(values, "index", None)
+    return index is not None and bool((np.diff(np.asarray(index, dtype=float)) < 0).any())
+
+
+def _labels(values: Any) -> npt.NDArray[np.str_] | None:
+    return None if values is None else np.asarray(values).astype(str)
 
 
 def _file_of(folder: Path) -> Path:
@@ -216,34 +229,6 @@ def _file_of(folder: Path) -> Path:
     below = sorted(str(one.parent) for one in folder.glob(f"*/{FILE}"))
     hint = f" Models are in: {', '.join(below)}." if below else ""
     raise InputError(f"{folder}: has no {FILE}. Expected a folder that model.save(...) wrote.{hint}")
-
-
-def _read(path: Path, trust_pickle: bool) -> dict[str, Any]:
-    """Load the file; unless it is trusted, no object is made but those of `HARMLESS`.
-
-    torch's own `weights_only` refuses the dictionaries and data frames that scvi-tools writes.
-    """
-    import torch  # slow to import
-
-    strict = SimpleNamespace(Unpickler=_Strict, load=_Strict.load, __name__="strict")
-    try:
-        if not zipfile.is_zipfile(path):
-            raise ValueError("it is no file that torch.save wrote")
-        found = torch.load(
-            path, map_location="cpu", weights_only=False, pickle_module=pickle if trust_pickle else strict
-        )
-    except _Refused as error:
-        raise InputError(
-            f"{path}: holds {error}, which loading would run. If you made the file, say --trust-pickle."
-        ) from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, OSError, ValueError, KeyError) as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise InputError(
-            f"{path}: cannot be read ({first[:200]}). It may be cut short: copy or save it again."
-        ) from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: is no model that scvi-tools saved. Expected what model.save(...) writes.")
-    return found
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,19 +12,21 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import optimize, stats
 
 from study.attribution import SIGNIFICANT, holm
+from study.diagnosis.columns import (
+    Floats,
+    causes_in,
+    design_of,
+    is_line,
+    is_outcome,
+    names_runs,
+    numbers_of,
+    points_of,
+)
 from study.errors import InputError
-
-# What repeats a run without being a cause, and what only names one.
-CHANCE = ("seed", "replicate", "fold", "repeat", "rep")
-NAMES = ("run", "name", "trial", "trial_key", "run_id", "id")
-OUTCOMES = ("recall", "precision", "accuracy", "f1", "macro_recall", "heldout", "train", "query")
-MOST_LEVELS = 5  # numbers of more levels count as a straight line
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Cause:
     ----------
     columns
         Names of these columns.
+    line
+        Whether it counts as a straight line, for it has many numbers.
     with_
         Causes that it cannot be told apart from; it is never estimated then.
     explained
@@ -67,6 +71,7 @@ class Cause:
     """
 
     columns: tuple[str, ...]
+    line: bool
     with_: tuple[str, ...]
     explained: tuple[Explained, ...]
 
@@ -90,12 +95,18 @@ class Together:
         What differs between them.
     outcomes
         What was measured of all of them.
+    exact
+        Those in which runs that are alike in everything are equal to the last digit, so that chance was not measured.
+    aside
+        Columns that are neither: names of runs, and what was not measured of all of them.
     """
 
     runs: int
     left: int
     causes: tuple[Cause, ...]
     outcomes: tuple[str, ...]
+    exact: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
 
     @cached_property
     def sentences(self) -> list[str]:
@@ -111,16 +122,22 @@ class Together:
                 "the same run would come out if it were trained again."
             ]
         said = []
+        if self.exact:
+            said.append(
+                f"{', '.join(self.exact)}: runs that are alike in everything are equal to the last digit, so chance "
+                "was not measured. Repeat them with other seeds."
+            )
         for cause in self.causes:
             if cause.with_:
                 said.append(f"{cause.name}: cannot be told apart from {', '.join(cause.with_)} in these runs.")
                 continue
             real = [one for one in cause.explained if one.real]
-            if not real:
+            if cause.explained and not real:
                 most = max(cause.explained, key=lambda one: one.upper)
+                how = "as a straight line" if cause.line else "if causes add up"
                 said.append(
-                    f"{cause.name}: no effect stands out from chance (of {most.outcome} it explains at most "
-                    f"{most.upper:.0%})."
+                    f"{cause.name}: no effect stands out from chance ({how}, it explains at most {most.upper:.0%} of "
+                    f"{most.outcome})."
                 )
             for one in real:
                 said.append(
@@ -141,26 +158,34 @@ class Together:
         return pd.DataFrame(rows, columns=columns)
 
 
-def compare_runs(table: pd.DataFrame) -> Together:
+def compare_runs(table: pd.DataFrame, measured: Sequence[str] = ()) -> Together:
     """Say what runs can tell together.
 
     Parameters
     ----------
     table
-        One row per run. Columns that begin with `recall`, `precision`, `accuracy`, `heldout` and the like are outcomes;
-        `seed`, `replicate` and `fold` are chance; all others that differ are causes.
+        One row per run. Columns whose names have a word such as `recall` or `accuracy`, or that begin with `heldout/`,
+        `train/` or `query/`, are outcomes; `seed`, `replicate` and `fold` are chance; what only names runs is set
+        aside; all others that differ are causes.
+    measured
+        Columns that are outcomes too.
 
     Raises
     ------
     InputError
-        If there are fewer than two runs.
+        If there are fewer than two runs, or an outcome is not finite or mixes shares and percentages.
     """
     if len(table) < 2:
         raise InputError(f"{len(table)} run: expected two at least, to compare them. Add a row for each other run.")
     table = table.rename(columns=str)
-    outcomes = [name for name in map(str, table) if is_outcome(name) and _numbers(table[name]).notna().all()]
-    groups = _causes(table.drop(columns=outcomes))
-    designs = [_columns(table[group[0]]) for group in groups]
+    names = list(map(str, table))
+    named = [name for name in names if is_outcome(name) or name in measured]
+    outcomes = [name for name in named if numbers_of(table[name]).notna().all()]
+    values = [points_of(table[name], is_outcome(name)) for name in outcomes]
+    rest = table.drop(columns=named)
+    naming = [name for name in map(str, rest) if names_runs(name) and rest[name].nunique() > 1]
+    groups = causes_in(rest.drop(columns=naming))
+    designs = [design_of(table[group[0]]) for group in groups]
     every = np.column_stack([np.ones(len(table)), *designs])
     rank = _rank(every)
     left = len(table) - rank
@@ -168,54 +193,22 @@ def compare_runs(table: pd.DataFrame) -> Together:
     for at in range(len(groups)):
         others = np.column_stack([np.ones(len(table)), *(one for i, one in enumerate(designs) if i != at)])
         told.append(rank - _rank(others) == _rank(designs[at] - designs[at].mean(axis=0)))
-    values = [100 * _share_of(table[name]) for name in outcomes]
-    explained = _explained(values, outcomes, designs, told, left, rank)
+    noisy = [_noisy(every, y) for y in values]
+    tested = [(name, y) for name, y, good in zip(outcomes, values, noisy, strict=True) if good]
+    explained = _explained([y for _, y in tested], [name for name, _ in tested], designs, told, left, rank)
     causes = []
     for at, group in enumerate(groups):
         with_ = () if told[at] else tuple(" = ".join(groups[other]) for other in _confused(at, designs))
-        causes.append(Cause(group, with_, tuple(explained.get(at, ()))))
-    return Together(len(table), left, tuple(causes), tuple(outcomes))
+        causes.append(Cause(group, is_line(table[group[0]]), with_, tuple(explained.get(at, ()))))
+    exact = tuple(name for name, good in zip(outcomes, noisy, strict=True) if not good) if left else ()
+    aside = (*naming, *(name for name in named if name not in outcomes))
+    return Together(len(table), left, tuple(causes), tuple(outcomes), exact, aside)
 
 
-def is_outcome(name: str) -> bool:
-    """Whether a column of a table of runs was measured, by its name."""
-    return name.lower().replace("/", " ").replace("_", " ").split(" ")[0] in OUTCOMES and name.lower() not in (
-        "query", "query_cells", "query_draw"
-    )  # fmt: skip
-
-
-def _share_of(column: pd.Series) -> Floats:
-    """Values from 0 to 1; percentages are divided."""
-    values = pd.to_numeric(column).to_numpy(float)
-    return values / 100 if np.abs(values).max(initial=0) > 1 else values
-
-
-def _causes(table: pd.DataFrame) -> list[tuple[str, ...]]:
-    """Columns that differ, those together that always change together."""
-    found: dict[tuple[int, ...], list[str]] = {}
-    for name in table:
-        if str(name).lower() in (*CHANCE, *NAMES):
-            continue
-        codes = pd.factorize(table[name].astype(str))[0]
-        if codes.max() > 0:
-            found.setdefault(tuple(codes.tolist()), []).append(str(name))
-    return [tuple(names) for names in found.values()]
-
-
-def _columns(column: pd.Series) -> Floats:
-    """A cause as columns of a design: one for each level but the first, or a line where numbers have many levels."""
-    levels = column.astype(str)
-    numbers = _numbers(column)
-    if numbers.notna().all() and MOST_LEVELS < levels.nunique() < len(column):
-        line = numbers.to_numpy(float)
-        straight: Floats = (line - line.mean())[:, None] / (line.std() or 1.0)
-        return straight
-    found: Floats = pd.get_dummies(levels, drop_first=True, dtype=float).to_numpy()
-    return found
-
-
-def _numbers(column: pd.Series) -> pd.Series:
-    return pd.to_numeric(column, errors="coerce")
+def _noisy(every: Floats, y: Floats) -> bool:
+    """Whether an outcome differs between runs that are alike in everything; one that never differs is no news."""
+    whole = _rss(np.ones((len(y), 1)), y)
+    return whole == 0 or _rss(every, y) > 1e-12 * whole
 
 
 def _rank(design: Floats) -> int:
@@ -257,9 +250,7 @@ def _explained(
         for column, y in enumerate(values):
             error = _rss(every, y)
             gained = max(_rss(others, y) - error, 0.0)
-            f[row, column] = (
-                gained / df[row] / (error / left) if error > 1e-9 * max(_rss(np.ones((n, 1)), y), 1e-9) else 0
-            )
+            f[row, column] = gained / df[row] / (error / left) if error > 0 else 0.0
     p = holm(np.asarray(stats.f.sf(f, df[:, None], left)))
     return {
         at: [Explained(outcome, *_share(f[row, column], int(df[row]), left, n), float(p[row, column]))

@@ -135,7 +135,7 @@ class Conditions:
             If there is none.
         """
         cells = self.prepared[trial.query]
-        sizes = np.bincount(cells.labels, minlength=len(cells.classes))
+        sizes = np.bincount(cells.labels[cells.labels >= 0], minlength=len(cells.classes))
         names = tuple(name for name, size in zip(cells.classes, sizes, strict=True) if size >= NOVEL_CELLS)
         if len(cells.classes) < 3 or not names:
             raise InputError(

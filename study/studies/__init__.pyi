@@ -1,4 +1,5 @@
 from .agreed import agreed_labels as agreed_labels
+from .agreed import in_files as in_files
 from .agreed import label_all as label_all
 from .agreed import trusted as trusted
 from .choice import Choice as Choice

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from study import files
-from study.cells import Cells, Places, Sheet, open_sheets, own_queries, places_of, queries_to_label
+from study.cells import Cells, Places, Sheet, absent_files, open_sheets, own_queries, places_of, queries_to_label
 from study.config import StudyConfig
-from study.errors import InputError
+from study.errors import InputError, few
 from study.studies.labelled import Added, files_to_label, write_labelled
 from study.studies.predicted import in_obs
 from study.studies.study import Study, open_study, strata_of
@@ -81,17 +81,29 @@ def labels_beside(
                 "trainings agree on. Run it first, with the same overrides, or leave --unknown out."
             )
         return {}  # there is nothing that anybody would miss
-    found = {}
+    found: dict[str, pd.DataFrame] = {}
     try:
         study = open_study(config)
-        results = read_all(config.directory, study.plan.all_by_key)
-        for name in names:
-            found[name] = agreed_labels(study, results, name, UNKNOWN if unknown is None else unknown).cells
     except InputError as error:
-        if unknown is not None:
-            raise
-        say(f"Without the labels that the study's trainings agree on: {error}")
+        _say_without(unknown, say, "", error)
+        return found
+    results = read_all(config.directory, study.plan.all_by_key)
+    for name in names:
+        try:
+            labels = _asked(study, results, name, unknown)
+        except InputError as error:
+            _say_without(unknown, say, f"{name}: ", error)
+            continue
+        say(f"{name}: {labels.sentence}")
+        found[name] = labels.cells
     return found
+
+
+def _say_without(unknown: float | None, say: Callable[[str], None], which: str, error: InputError) -> None:
+    """Say that there are no labels that trainings agree on, and why; who asked for a share asked for them."""
+    if unknown is not None:
+        raise error
+    say(f"{which}without the labels that a study's trainings agree on: {error}")
 
 
 def label_all(
@@ -123,20 +135,20 @@ def label_all(
     Raises
     ------
     InputError
-        If a query is unknown, fewer than two replicates have all its cells, or a file of `into` cannot be used; then
-        nothing is written.
+        If a query is unknown, no query has two replicates with all its cells (or the one that is asked for has not), or
+        a file of `into` cannot be used; then nothing is written.
     """
     study = open_study(config, wrote)
     results = read_all(config.directory, study.plan.all_by_key)
     names = queries_to_label(config.data, config.query)
-    share = UNKNOWN if unknown is None else unknown
-    labels = {name: agreed_labels(study, results, name, share) for name in names}
+    labels = _all_labels(study, results, names, unknown, say)
+    names = list(labels)
     sheets, called = open_sheets(config.data), files.file_names(own_queries(config.data))
     folders = {name: config.directory / "transfer" / called[name] for name in names}
     places = {name: _places_of_query(config, sheets, study.cells[name]) for name in names}
     copies = files_to_label(into, sheets, places, folders)
     for name, found in labels.items():
-        table = pd.concat([places[name].table, found.cells.reset_index(drop=True)], axis=1).iloc[places[name].order]
+        table = placed(found, places[name])
         path = folders[name] / "consensus.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write(path, table.to_csv(index=False).encode())
@@ -146,6 +158,52 @@ def label_all(
     for copy in copies:
         write_labelled(copy, added, called, say)
         yield copy.path
+
+
+def _all_labels(
+    study: Study, results: Mapping[str, Result], names: Sequence[str], unknown: float | None, say: Callable[[str], None]
+) -> dict[str, Labels]:
+    """The labels of all queries that have some; one that was asked for by name must."""
+    labels = {}
+    for name in names:
+        try:
+            labels[name] = _asked(study, results, name, unknown)
+        except InputError as error:
+            if study.config.query is not None or len(names) == 1:
+                raise
+            say(f"{name}: left out. {error}")
+    if not labels:
+        raise InputError(
+            f"no query has labels that trainings agree on: {few(names)}. Run the study with more replicates."
+        )
+    return labels
+
+
+def _asked(study: Study, results: Mapping[str, Result], query: str, unknown: float | None) -> Labels:
+    """Return `agreed_labels` with the share that was asked for, which the held-out cells must be able to tell."""
+    labels = agreed_labels(study, results, query, UNKNOWN if unknown is None else unknown)
+    known = len(labels.held_out)
+    if unknown is not None and unknown * (known + 1) < 1:
+        raise InputError(
+            f"--unknown {unknown}: {known:,} held-out cells tell of no share below 1/{known + 1}. Ask for more."
+        )
+    return labels
+
+
+def in_files(study: Study, query: str, labels: Labels) -> pd.DataFrame:
+    """Return the labels of a query by the names that its cells have in their files, in the order of these.
+
+    Where the data are gone, by the names and in the order that the study keeps.
+    """
+    if absent_files(study.config.data):
+        return labels.cells
+    found = placed(labels, _places_of_query(study.config, open_sheets(study.config.data), study.cells[query]))
+    return found.set_index("cell")
+
+
+def placed(labels: Labels, places: Places) -> pd.DataFrame:
+    """Return the labels of a query with the place of each cell, in the order of its files."""
+    return pd.concat([places.table, labels.cells.reset_index(drop=True)], axis=1).iloc[places.order]
 
 
 def _places_of_query(config: StudyConfig, sheets: Sequence[Sheet], cells: Cells) -> Places:

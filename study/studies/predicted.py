@@ -70,7 +70,7 @@ class Predicted:
         """One row per cell: its place, each class's probability, the largest, whose it is, and what is agreed on."""
         soft = pd.DataFrame(self.probabilities, columns=list(self.classes))
         best = self.columns.rename(columns={"scanvi_confidence": "max_value", "scanvi_predicted": "max_column"})
-        parts = [self.places.table, soft, best[["max_value", "max_column"]], self.agreed.reset_index(drop=True)]
+        parts = [self.places.table, soft, best[["max_value", "max_column"]], in_obs(self.agreed)]
         return pd.concat(parts, axis=1)
 
 

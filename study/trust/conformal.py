@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from study.trust.consensus import Floats, Pool
+Probable = npt.NDArray[np.floating]
 
 ERROR = 0.1
 
 
-def least_probable(held_out: Pool, truth: npt.NDArray[np.int32], error: float = ERROR) -> Floats:
+def least_probable(probable: Probable, truth: npt.NDArray[np.int32], error: float = ERROR) -> Probable:
     """Return the probability from which on a class belongs to a set, shape (n_classes,).
 
     Parameters
     ----------
-    held_out
-        What trainings that held them out say of reference cells.
+    probable
+        How probable each class is of reference cells, by trainings that held them out, shape (n_cells, n_classes).
     truth
         Their labels, shape (n_cells,).
     error
@@ -28,8 +28,8 @@ def least_probable(held_out: Pool, truth: npt.NDArray[np.int32], error: float = 
     predictors*): the floor(error (n + 1))-th smallest probability that cells of a class give it. Classes with too few
     cells for that have one threshold together; where all of them are too few it is 0, so that they are in every set.
     """
-    own = held_out.probabilities[np.arange(len(truth)), truth]  # what each cell gives its own class
-    found = np.zeros(held_out.probabilities.shape[1], dtype=np.float32)
+    own = probable[np.arange(len(truth)), truth]  # what each cell gives its own class
+    found = np.zeros(probable.shape[1])
     sizes = np.bincount(truth, minlength=len(found))
     few = error * (sizes + 1) < 1
     for codes in (*np.flatnonzero(~few)[:, None], np.flatnonzero(few)):
@@ -39,7 +39,7 @@ def least_probable(held_out: Pool, truth: npt.NDArray[np.int32], error: float = 
     return found
 
 
-def sets_of(pool: Pool, least: Floats) -> npt.NDArray[np.bool_]:
+def sets_of(probable: Probable, least: Probable) -> npt.NDArray[np.bool_]:
     """Return which classes are in the set of each cell, shape (n_cells, n_classes); a set can be empty."""
-    found: npt.NDArray[np.bool_] = pool.probabilities >= least
+    found: npt.NDArray[np.bool_] = probable >= least
     return found

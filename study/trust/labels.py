@@ -13,19 +13,19 @@ import pandas as pd
 
 from study.cells import Cells
 from study.errors import InputError
-from study.plan import Condition, Factor, Plan, PlannedTrial, Stratum
+from study.plan import Factor, Plan, PlannedTrial, Stratum
 from study.trials import Evidence, Result, read_evidence
 from study.trust.calibration import calibrate
 from study.trust.conformal import least_probable, sets_of
 from study.trust.consensus import Pool, pool
 from study.trust.novelty import novelty
 from study.trust.replicates import together
+from study.trust.trials import is_whole, refuse_too_few, whole_trials
 from study.trust.wavering import wavering
 
 UNKNOWN = 0.05  # share of reference cells that may be taken for something new
 # A label is trusted that is right with this probability, and that so many trainings agree on.
 PROBABLE, AGREED = 0.95, 0.9
-FEWEST_REPLICATES = 2
 TRUST = HIGH, CHECK, NONE = "high", "check", "none"
 
 
@@ -43,6 +43,8 @@ class Labels:
         The same of the reference cells, as trainings say of them that held them out, with the `truth`.
     agreement
         Of each training, by the key of its trial, the share of the query cells that it calls what all together do.
+    planned
+        How many trainings of it the study has, finished or not.
     replicates
         How many there were.
     """
@@ -50,6 +52,7 @@ class Labels:
     cells: pd.DataFrame
     held_out: pd.DataFrame
     agreement: Mapping[str, float]
+    planned: int
     replicates: int
 
     @property
@@ -70,12 +73,18 @@ class Labels:
     @property
     def sentence(self) -> str:
         """How far the labels are to be trusted, and how often held-out reference cells of each level are right."""
-        levels = ", ".join(f"{level} {number:,}" for level, number in self.levels.items())
-        right = self.measured.dropna(subset="right").set_index("trust")["right"]
-        said = ", ".join(f"those of trust {level} in {share:.1%}" for level, share in right.items())
+        said = []
+        for level, n, known, right in self.measured.itertuples(index=False):
+            how = (
+                f"held-out ones right in {right:.1%} of {known:,}"
+                if known
+                else "no held-out cell tells how often right"
+            )
+            said.append(f"{level} {n:,} ({how})")
+        trainings = f"{self.trainings}" if self.trainings == self.planned else f"{self.trainings} of {self.planned}"
         return (
-            f"trust in the labels of {len(self.cells):,} cells: {levels}. {self.trainings} trainings of "
-            f"{self.replicates} replicates. Held-out reference cells are right: {said}."
+            f"trust in the labels of {len(self.cells):,} cells: {', '.join(said)}. {trainings} trainings of "
+            f"{self.replicates} replicates."
         )
 
     @property
@@ -133,15 +142,12 @@ def labels_of(
     InputError
         If no finished trial has all cells of the query, or all are of one replicate.
     """
-    if not 0 < unknown < 1:
-        raise InputError(f"unknown: expected a share between 0 and 1, as in 0.05, found {unknown}.")
-    trials = _with_all(query, plan, results, cells)
-    _refuse_too_few(query, trials, cells)
+    if not (isinstance(unknown, float | int) and 0 < unknown < 1):
+        raise InputError(f"unknown: expected a share between 0 and 1, as in 0.05, found {unknown!r}.")
+    trials = whole_trials(query, plan, results, cells)
+    refuse_too_few(query, plan, trials, cells)
     evidence = {trial.key: read_evidence(directory, results[trial.key]) for trial in trials}
-    told = [
-        _told([evidence[trial.key] for trial in trials if trial.replicate.index == index], cells)
-        for index in sorted({trial.replicate.index for trial in trials})
-    ]
+    told = [_told(mine, cells) for mine in _by_replicate(trials, evidence)]
     calibration = calibrate([one.held_out for one in told], [cells.labels[one.rows] for one in told])
     of_query = [(np.arange(cells.n_query), one.query) for one in told]
     of_held_out = [(one.rows, one.held_out) for one in told]
@@ -151,45 +157,25 @@ def labels_of(
     )
     rows = np.unique(np.concatenate([one.rows for one in told]))
     truth = cells.labels[rows]
-    least = least_probable(held_out, truth)
+    least = least_probable(as_held_out, truth)
     names = np.asarray(cells.classes, dtype=object)
-    frame = _judged(query_pool, probability, names, sets_of(query_pool, least), novelty(query_pool, held_out), unknown)
+    frame = _judged(query_pool, probability, names, sets_of(probability, least), novelty(query_pool, held_out), unknown)
     frame = frame.set_axis(cells.names[cells.n_reference :])
     frame[["again", "settings"]] = _why(trials, evidence, plan.factors, strata, len(names), cells.n_query)
-    known = _judged(held_out, as_held_out, names, sets_of(held_out, least), novelty(held_out, held_out), unknown)
+    known = _judged(held_out, as_held_out, names, sets_of(as_held_out, least), novelty(held_out, held_out), unknown)
     known = known.set_axis(cells.names[rows]).assign(truth=names[truth])
-    called = probability.argmax(axis=1)
+    called = pd.Index(names).get_indexer(frame["label"])
     agreement = {key: float((one.labels[-cells.n_query :, 0] == called).mean()) for key, one in evidence.items()}
-    return Labels(frame.rename_axis("cell"), known.rename_axis("cell"), agreement, len(told))
+    planned = sum(is_whole(trial.condition, query, cells) for trial in plan.trials)
+    return Labels(frame.rename_axis("cell"), known.rename_axis("cell"), agreement, planned, len(told))
 
 
-def enough_trials(query: str, plan: Plan, results: Mapping[str, Result], cells: Cells) -> bool:
-    """Whether trials of two replicates or more are finished that label all cells of a query."""
-    return _n_replicates(_with_all(query, plan, results, cells)) >= FEWEST_REPLICATES
-
-
-def _refuse_too_few(query: str, trials: Sequence[PlannedTrial], cells: Cells) -> None:
-    replicates = _n_replicates(trials)
-    if replicates < FEWEST_REPLICATES:
-        found = f"{replicates} replicate{'s' * (replicates != 1)} of it" if trials else "no trial"
-        raise InputError(
-            f"query {query!r}: {found} finished with all of its {cells.n_query:,} cells. Expected 2 replicates at "
-            "least, to see what trainings agree on: run the study, with more of 'space.replicates' and a level 'all' "
-            "of query_cells."
-        )
-
-
-def _with_all(query: str, plan: Plan, results: Mapping[str, Result], cells: Cells) -> list[PlannedTrial]:
-    """Finished trials that label all cells of a query, in the order that they have."""
-
-    def whole(one: Condition) -> bool:
-        return (one.query, one.n_cells, one.draw) == (query, cells.n_query, 0)
-
-    return [trial for trial in plan.trials if trial.key in results and whole(trial.condition)]
-
-
-def _n_replicates(trials: Sequence[PlannedTrial]) -> int:
-    return len({trial.replicate.index for trial in trials})
+def _by_replicate(trials: Sequence[PlannedTrial], evidence: Mapping[str, Evidence]) -> list[list[Evidence]]:
+    """What the trainings of each replicate say, replicate by replicate."""
+    found: dict[int, list[Evidence]] = {}
+    for trial in trials:
+        found.setdefault(trial.replicate.index, []).append(evidence[trial.key])
+    return [found[index] for index in sorted(found)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,15 +193,15 @@ def _told(evidence: Sequence[Evidence], cells: Cells) -> _Told:
 
 
 def _pooled(told: Sequence[tuple[npt.NDArray[np.int64], Pool]]) -> Pool:
-    """Mean over replicates of what they say of cells, by row."""
+    """Mean over the trainings of all replicates of what they say of cells, by row."""
     n = 1 + max(int(rows.max()) for rows, _ in told)
     shape = (n, told[0][1].probabilities.shape[1])
     sums = {"probabilities": np.zeros(shape), "votes": np.zeros(shape), "distance": np.zeros(n)}
     count = np.zeros(n)
     for rows, one in told:
-        count[rows] += 1
+        count[rows] += one.trainings
         for name, values in sums.items():
-            values[rows] += getattr(one, name)
+            values[rows] += one.trainings * getattr(one, name)
     seen = count > 0
     means = {name: (values[seen].T / count[seen]).T.astype(np.float32) for name, values in sums.items()}
     return Pool(**means, trainings=sum(one.trainings for _, one in told))
@@ -225,17 +211,20 @@ def _judged(
     one: Pool, probable: np.ndarray, classes: np.ndarray, sets: np.ndarray, new: np.ndarray, unknown: float
 ) -> pd.DataFrame:
     """One row per cell: what it is called, and how far that is to be trusted."""
-    second, label = np.argsort(probable, axis=1, kind="stable")[:, -2:].T
+    # What no training calls a cell is not what they call it together, however probable it looks once calibrated.
+    voted = np.where(one.votes > 0, probable, probable - 1)
+    second, label = np.argsort(voted, axis=1, kind="stable")[:, -2:].T
     row = np.arange(len(label))
     probability, agreement = probable[row, label], one.votes[row, label]
-    sure = (probability >= PROBABLE) & (agreement >= AGREED)
+    sure = (probability >= PROBABLE) & (agreement >= AGREED) & sets[row, label]
     strange = new > 1 - unknown
+    quoted = np.array([f'"{name}"' if "|" in name else name for name in classes], dtype=object)
     return pd.DataFrame(
         {
             "label": classes[label],
             "probability": probability,
             "agreement": agreement,
-            "set": [" | ".join(classes[mine]) for mine in sets],
+            "set": [" | ".join(quoted[mine]) for mine in sets],
             "second": classes[second],
             "novelty": new,
             "trust": np.where(strange, NONE, np.where(sure, HIGH, CHECK)),

@@ -509,7 +509,7 @@ CASES = {
     ),
     "a consensus of a study that was not run": Case(
         "transfer TOY query=q1 --consensus",
-        ("query 'q1'", "no trial finished", "Expected 2 replicates", "run the study"),
+        ("query 'q1'", "no trial", "Expected two replicates", "run the study"),
     ),
     "a consensus of a query that is not trained with": Case(
         "transfer TOY 'data.queries={q1: {}, q2: {of: q2}, more: {of: q1}}' query=more --consensus",

@@ -65,7 +65,10 @@ def test_what_acts_is_found_and_what_goes_with_it_is_one_cause() -> None:
     assert 0 < told["recall/B"].lower < told["recall/B"].share < told["recall/B"].upper < 1
     assert not any(one.real for one in causes[("query", "query_cells")].explained)
     said = " ".join(found.sentences)
-    assert "classifier: a real effect on recall/B" in said and "query = query_cells: no effect stands out" in said
+    assert (
+        "classifier: a real effect on recall/B" in said
+        and "query = query_cells: no effect stands out from chance (if causes add up" in said
+    )
 
 
 def test_one_run_a_query_tells_nothing() -> None:
@@ -95,3 +98,37 @@ def test_runs_that_differ_in_nothing_differ_by_chance_and_one_run_is_none() -> N
     ]
     with pytest.raises(InputError, match="1 run: expected two"):
         compare_runs(table[:1])
+
+
+def test_columns_are_what_they_are_called_and_never_what_they_are_not() -> None:
+    table = crossed(0.1).assign(train_size=[0.8, 0.9] * 6, start_time=range(12), loss=np.linspace(1, 2, 12))
+    table["Unnamed: 0"] = range(12)
+    table["macro recall"] = [None, *[0.5] * 11]
+    found = compare_runs(table)
+    causes = {name for cause in found.causes for name in cause.columns}
+    assert causes == {"query", "query_cells", "classifier", "train_size", "loss"}
+    assert set(found.aside) == {"start_time", "Unnamed: 0", "macro recall"} and found.outcomes == (
+        "recall/B",
+        "recall/T",
+    )
+    assert {cause.columns: cause.line for cause in found.causes}[("loss",)]
+    assert set(compare_runs(table, measured=["loss"]).outcomes) == {"loss", "recall/B", "recall/T"}
+
+
+def test_repeats_that_are_equal_have_not_measured_chance() -> None:
+    table = pd.DataFrame({"query": ["a", "b"] * 4, "recall/B": [0.5, 0.9] * 4, "seed": [0] * 8})
+    found = compare_runs(table)
+    assert found.exact == ("recall/B",) and not found.causes[0].explained
+    assert "chance was not measured" in found.sentences[0] and len(found.sentences) == 1
+
+
+def test_percentages_are_read_and_not_mixed_with_shares() -> None:
+    table = crossed(0.1)
+    percent = table.assign(**{"recall/B": [f"{100 * value:.3f}%" for value in table["recall/B"]]})
+    (one,) = [cause for cause in compare_runs(percent).causes if cause.columns == ("classifier",)]
+    assert one.explained[0].outcome == "recall/B" and one.explained[0].real
+    mixed = table.assign(**{"recall/B": [*table["recall/B"][:6], *(100 * table["recall/B"][6:])]})
+    with pytest.raises(InputError, match=r"recall/B: has values of up to 1 .* and larger ones"):
+        compare_runs(mixed)
+    with pytest.raises(InputError, match="not finite"):
+        compare_runs(table.assign(**{"recall/B": [np.inf, *table["recall/B"][1:]]}))

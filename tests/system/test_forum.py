@@ -124,10 +124,10 @@ def test_three_joint_files_give_what_one_combined_file_gives(workplace: Workplac
     assert joint == combined
     # What the trainings agree on stands beside what the final one says, and alone in a copy without one.
     labels = copy.obs.loc[called.index]
-    assert called["trust"].isin(["high", "check", "none"]).all()
+    assert called["consensus_trust"].isin(["high", "check", "none"]).all()
     for name in ("label", "trust", "second"):
-        assert list(labels[f"consensus_{name}"]) == list(called[name])
-    assert np.allclose(labels["consensus_probability"], called["probability"])
+        assert list(labels[f"consensus_{name}"]) == list(called[f"consensus_{name}"])
+    assert np.allclose(labels["consensus_probability"], called["consensus_probability"])
     assert copy.obs["consensus_label"].notna().sum() == len(called) and "scanvi_predicted" not in copy.obs
     # Each says in which row of its own file a cell is.
     assert list(cells.obs_names[as_combined.row]) == list(as_combined.index)

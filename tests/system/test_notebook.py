@@ -229,6 +229,7 @@ def test_the_labels_of_a_query_are_those_that_transfer_writes(results: StudyResu
     assert '<section id="s-trust">' in results.report.read_text()
     assert said[0].startswith(f"asis: trust in the labels of 350 cells: high {high.sum()}")
     assert "12 trainings of 3 replicates" in said[0]
+    assert list(mine["row"]) == list(written["row"]), "by the names and in the order of the file"
 
 
 def test_names_that_are_not_there_are_refused_with_their_neighbours(executed: Executed, results: StudyResults) -> None:

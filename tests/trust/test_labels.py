@@ -59,7 +59,7 @@ def test_a_probability_is_how_often_a_label_is_right() -> None:
 def test_sets_miss_as_many_cells_of_each_class_as_they_may(error: float) -> None:
     held_out, truth = simulated(20_000, 1.8, 0)
     asked, answers = simulated(20_000, 1.8, 1)
-    sets = sets_of(asked, least_probable(held_out, truth, error))
+    sets = sets_of(asked.probabilities, least_probable(held_out.probabilities, truth, error))
     for code in range(3):
         assert sets[answers == code, code].mean() == pytest.approx(1 - error, abs=0.02)
 
@@ -67,10 +67,10 @@ def test_sets_miss_as_many_cells_of_each_class_as_they_may(error: float) -> None
 def test_classes_with_too_few_cells_are_in_every_set_or_have_one_threshold_together() -> None:
     held_out, truth = simulated(300, 1.8, 0)
     few = np.flatnonzero((truth == 0) | (np.cumsum(truth == 1) <= 8) & (truth == 1))
-    least = least_probable(held_out[few], truth[few])
+    least = least_probable(held_out[few].probabilities, truth[few])
     assert least[1] == 0 < least[0]
     more = np.flatnonzero((truth == 0) | (np.cumsum(truth != 0) <= 16))
-    least = least_probable(held_out[more], truth[more])
+    least = least_probable(held_out[more].probabilities, truth[more])
     assert least[1] == least[2] > 0
 
 
@@ -127,5 +127,7 @@ def test_the_labels_of_a_study_are_those_of_all_its_trainings(tmp_path: Path) ->
 
 
 def test_one_replicate_says_nothing_of_what_trainings_agree_on(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"query 'asis': 1 replicate of it finished with all .* Expected 2 replicates"):
+    with pytest.raises(
+        InputError, match=r"query 'asis': 1 replicate of it is finished with all .* Expected two replicates"
+    ):
         a_study(tmp_path, 1)

@@ -99,7 +99,8 @@ def test_further_replicates_come_with_their_cost_and_the_override_that_runs_them
     further = card.classes[0].further_replicates
     assert further is not None
     for sentence in (card.classes[0].why, card.why):
-        assert f"about {further} further replicate ({9 * further:,} trainings, {1500 * further:,} opt" in sentence
+        words = f"about {further} further replicate{'s' * (further != 1)}"
+        assert f"{words} ({9 * further:,} trainings, {1500 * further:,} opt" in sentence
         assert f"space.replicates={3 + further})" in sentence
 
 

@@ -33,7 +33,7 @@ def test_what_differs_is_named_class_by_class() -> None:
     is_ = table.set_index(["yardstick", "class"])["scANVI is"]
     assert is_["logistic"].to_dict() == {MACRO: "not told apart", "a": "better", "b": "worse", "c": "not told apart"}
     row = table.set_index(["yardstick", "class"]).loc[("knn", "a")]
-    assert 18 < row["lower"] < row["difference"] < row["upper"] < 22 and row["scANVI"] - row["recall"] == pytest.approx(
+    assert 15 < row["lower"] < row["difference"] < row["upper"] < 25 and row["scANVI"] - row["recall"] == pytest.approx(
         row["difference"]
     )
     said = yardstick_sentences(table)
