@@ -10,17 +10,13 @@ from typing import Any
 
 from study.errors import InputError
 
-# What tensors, data frames, arrays and dictionaries are made of, and activations; none of it runs anything.
+# What tensors, arrays and dictionaries are made of, and activations; none of it runs anything.
 HARMLESS = frozenset(
     (
-        *("builtins.bytes", "builtins.dict", "builtins.slice", "builtins.set", "_codecs.encode"),
+        *(f"builtins.{name}" for name in ("bytes", "bytearray", "dict", "slice", "set")),
+        "_codecs.encode",
         *("collections.OrderedDict", "collections.defaultdict", "numpy.dtype", "numpy.ndarray"),
         *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
-        *("pandas._libs.internals._unpickle_block", "pandas._libs.arrays.__pyx_unpickle_NDArrayBacked"),
-        *("pandas.core.frame.DataFrame", "pandas.core.series.Series", "pandas.core.internals.blocks.new_block"),
-        *(f"pandas.core.indexes.{name}" for name in ("base.Index", "base._new_Index", "range.RangeIndex")),
-        *(f"pandas.core.internals.managers.{name}" for name in ("BlockManager", "SingleBlockManager")),
-        *(f"pandas.core.arrays.{name}" for name in ("string_.StringDtype", "string_.StringArray")),
         *("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter", "torch.Size", "torch.device"),
         *(f"torch.{name}" for name in ("float32", "float64", "float16", "int64", "int32", "uint8", "bool", "exp")),
         *(f"torch._C._nn.{name}" for name in ("softplus", "gelu", "elu_")),
@@ -28,6 +24,27 @@ HARMLESS = frozenset(
         *(f"torch.nn.modules.activation.{name}" for name in ("ReLU", "LeakyReLU", "ELU", "GELU", "Softplus", "Tanh")),
     )
 )
+# Data frames differ between versions of pandas; nothing of these is called, what they are made of is only kept.
+KEPT_ONLY = ("pandas", "pyarrow")
+
+
+class Kept:
+    """Stands for an object of `KEPT_ONLY`: what it would have been made of, and never more."""
+
+    def __new__(cls, *parts: Any, **named: Any) -> Kept:
+        """Keep what it would have been called with."""
+        made = super().__new__(cls)
+        made.parts = (*parts, *named.values())
+        return made
+
+    parts: tuple[Any, ...]
+
+    def __init__(self, *parts: Any, **named: Any) -> None:
+        """Take what `__new__` has kept."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Keep what its state would have been."""
+        self.parts = (*self.parts, state)
 
 
 class _Refused(Exception):
@@ -37,6 +54,8 @@ class _Refused(Exception):
 class _Strict(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         module = {"__builtin__": "builtins"}.get(module, module)  # older protocols call it so
+        if module.split(".")[0] in KEPT_ONLY:
+            return Kept
         # A name with a dot would go on from one object to another.
         if "." in name or f"{module}.{name}" not in HARMLESS:
             raise _Refused(f"{module}.{name}")

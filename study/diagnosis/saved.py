@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from study.diagnosis.pickled import load
+from study.diagnosis.pickled import Kept, load
 from study.errors import InputError
 
 FILE = "model.pt"
@@ -203,12 +203,37 @@ def _refuse_inconsistent(model: SavedModel) -> None:
 
 
 def _curves(history: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float64]]:
-    return {str(name): np.asarray(values, dtype=float).ravel() for name, values in history.items()}
+    return {str(name): _numbers(values) for name, values in history.items()}
+
+
+def _numbers(values: Any) -> npt.NDArray[np.float64]:
+    """The values of a curve: of a data frame that was only kept, the first of its blocks, which alone have two axes."""
+    if isinstance(values, Kept):
+        return next((one.astype(float).ravel() for one in _arrays(values) if one.ndim == 2), np.zeros(0))
+    return np.asarray(values, dtype=float).ravel()
 
 
 def _falls_back(values: Any) -> bool:
-    index = getattr(values, "index", None)
-    return index is not None and bool((np.diff(np.asarray(index, dtype=float)) < 0).any())
+    """Whether the epochs of a curve go back."""
+    size = _numbers(values).size
+    if isinstance(values, Kept):
+        index = [one for one in _arrays(values) if one.dtype.kind in "iu" and one.shape == (size,)]
+    else:
+        index = [np.asarray(values.index)] if hasattr(values, "index") and hasattr(values, "columns") else []
+    return any((np.diff(one.astype(float)) < 0).any() for one in index)
+
+
+def _arrays(part: Any) -> Iterator[npt.NDArray[Any]]:
+    """All arrays of what was only kept, in order."""
+    if isinstance(part, np.ndarray):
+        yield part
+    elif isinstance(part, Kept):
+        yield from _arrays(part.parts)
+    elif isinstance(part, Mapping):
+        yield from _arrays(tuple(part.values()))
+    elif isinstance(part, list | tuple):
+        for one in part:
+            yield from _arrays(one)
 
 
 def _labels(values: Any) -> npt.NDArray[np.str_] | None:

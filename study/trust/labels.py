@@ -26,6 +26,7 @@ from study.trust.wavering import wavering
 UNKNOWN = 0.05  # share of reference cells that may be taken for something new
 # A label is trusted that is right with this probability, and that so many trainings agree on.
 PROBABLE, AGREED = 0.95, 0.9
+TIE = 1e-6
 TRUST = HIGH, CHECK, NONE = "high", "check", "none"
 
 
@@ -157,17 +158,26 @@ def labels_of(
     )
     rows = np.unique(np.concatenate([one.rows for one in told]))
     truth = cells.labels[rows]
-    least = least_probable(as_held_out, truth)
+    of_query_cells, of_known = _graded(probability, query_pool), _graded(as_held_out, held_out)
+    least = least_probable(of_known, truth)
     names = np.asarray(cells.classes, dtype=object)
-    frame = _judged(query_pool, probability, names, sets_of(probability, least), novelty(query_pool, held_out), unknown)
+    frame = _judged(
+        query_pool, probability, names, sets_of(of_query_cells, least), novelty(query_pool, held_out), unknown
+    )
     frame = frame.set_axis(cells.names[cells.n_reference :])
     frame[["again", "settings"]] = _why(trials, evidence, plan.factors, strata, len(names), cells.n_query)
-    known = _judged(held_out, as_held_out, names, sets_of(as_held_out, least), novelty(held_out, held_out), unknown)
+    known = _judged(held_out, as_held_out, names, sets_of(of_known, least), novelty(held_out, held_out), unknown)
     known = known.set_axis(cells.names[rows]).assign(truth=names[truth])
     called = pd.Index(names).get_indexer(frame["label"])
     agreement = {key: float((one.labels[-cells.n_query :, 0] == called).mean()) for key, one in evidence.items()}
     planned = sum(is_whole(trial.condition, query, cells) for trial in plan.trials)
     return Labels(frame.rename_axis("cell"), known.rename_axis("cell"), agreement, planned, len(told))
+
+
+def _graded(probable: np.ndarray, one: Pool) -> np.ndarray:
+    """Probabilities, those that calibration made equal in the order in which they were before."""
+    found: np.ndarray = probable + TIE * one.probabilities
+    return found
 
 
 def _by_replicate(trials: Sequence[PlannedTrial], evidence: Mapping[str, Evidence]) -> list[list[Evidence]]:
