@@ -6,9 +6,9 @@
 A report has three outcomes (held-out recall, recall and precision on training cells) of 12 classes and their mean,
 in the default study's design. Worlds: as assumed; fine-tunings that collapse by 30 points in 2% and 5% of trials;
 effects that are nothing on average and vary between replicates as they were measured to do in real trainings; classes
-that share 70% of their chance; classes of 8 and of 20 held-out cells. Of each: the share of reports that
-name something falsely (a dominant cause, or an effect called real, anywhere on the page) with its Monte Carlo error, and how often 95% intervals
-of marginal effects hold 0.
+that share 70% of their chance; classes of 8 and of 20 held-out cells. Of each: the share of reports that name something
+falsely (a dominant cause, or an effect called real, anywhere on the page) with its Monte Carlo error, and how often 95%
+intervals of marginal effects hold 0.
 """
 
 from __future__ import annotations
