@@ -70,7 +70,7 @@ class SavedModel:
     @property
     def n_cells(self) -> int:
         """Number of cells that it was set up with."""
-        return int(self._stats("X")["n_cells"])
+        return int(self.stats("X")["n_cells"])
 
     @property
     def layer(self) -> str | None:
@@ -134,7 +134,8 @@ class SavedModel:
         found: Mapping[str, Any] = self.registry["field_registries"].get(field, {}).get("state_registry", {})
         return found
 
-    def _stats(self, field: str) -> Mapping[str, Any]:
+    def stats(self, field: str) -> Mapping[str, Any]:
+        """Return what the set-up counted of a field, such as `n_cells` of `X`."""
         found: Mapping[str, Any] = self.registry["field_registries"].get(field, {}).get("summary_stats", {})
         return found
 
@@ -196,7 +197,7 @@ def _refuse_inconsistent(model: SavedModel) -> None:
             raise ValueError(f"{name} has rows from {rows.min()} to {rows.max()}, and there are {model.n_cells} cells")
     if not all(isinstance(name, str) for name in model.weights):
         raise ValueError("names of weights are no text")
-    if model.genes.ndim != 1 or len(model.genes) != int(model._stats("X").get("n_vars", len(model.genes))):
+    if model.genes.ndim != 1 or len(model.genes) != int(model.stats("X").get("n_vars", len(model.genes))):
         raise ValueError(f"{len(model.genes)} names of genes")
     _ = (model.kind, model.version, model.layer, model.batches, model.labels, model.unlabelled, model.epochs)
     _ = (model.key("batch"), model.key("labels"), model.steps, model.inherited)
