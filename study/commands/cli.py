@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -28,6 +27,7 @@ from study.commands.options import (
     Pilot,
     Predict,
     Registered,
+    Reported,
     Runs,
     TrustPickle,
     Unknown,
@@ -38,6 +38,7 @@ from study.commands.progress import progress
 from study.commands.refusal import nothing_left_if_refused
 from study.commands.terminal import (
     console,
+    print_json,
     show_analysis,
     show_frames,
     show_notes,
@@ -93,7 +94,7 @@ def check(overrides: Overrides = None, as_json: Json = False) -> None:
     to = console(as_json)
     show_frames(to, report.tables())
     show_notes(to, "warning", report.warnings)
-    _print_json(as_json, report.to_json())
+    print_json(as_json, report.to_json())
     if report.problems:
         raise InputError("\n".join(report.problems))
     to.print("The data can be studied. Next: scanvi-study plan, with the same overrides")
@@ -123,7 +124,7 @@ def plan(overrides: Overrides = None, as_json: Json = False, pilot: Pilot = None
     show_prediction(to, study, prediction)
     if precision is not None:
         show_precision(to, study, precision)
-    _print_json(as_json, plan_facts(study.plan, precision, prediction))
+    print_json(as_json, plan_facts(study.plan, precision, prediction))
 
 
 @app.command(
@@ -145,7 +146,7 @@ def run(overrides: Overrides = None, as_json: Json = False, detach: Detach = Fal
     with progress(to) as show:
         outcome = run_study(config, show, _command(overrides))
     show_outcome(to, outcome)
-    _print_json(as_json, outcome_facts(outcome))
+    print_json(as_json, outcome_facts(outcome))
     if not outcome.complete or outcome.behind:
         raise typer.Exit(1)
 
@@ -163,7 +164,7 @@ def start_detached(config: StudyConfig, overrides: list[str], as_json: bool) -> 
         raise typer.Exit(code)
     found = status_of(config.directory)
     show_status(to, found)
-    _print_json(as_json, found.facts())
+    print_json(as_json, found.facts())
 
 
 @app.command(epilog=examples("scanvi-study status", "scanvi-study status --json name=my-study"))
@@ -173,7 +174,7 @@ def status(overrides: Overrides = None, as_json: Json = False) -> None:
 
     found = status_of(compose(overrides or []).directory)
     show_status(console(as_json), found)
-    _print_json(as_json, found.facts())
+    print_json(as_json, found.facts())
 
 
 @app.command(epilog=examples("scanvi-study report", "scanvi-study report --json | jq .verdicts"))
@@ -189,7 +190,7 @@ def report(overrides: Overrides = None, as_json: Json = False) -> None:
         page = write_report(study, analysis, _command(overrides))
     to = console(as_json)
     show_analysis(to, analysis, page)
-    _print_json(as_json, analysis_facts(analysis, page))
+    print_json(as_json, analysis_facts(analysis, page))
 
 
 @app.command(epilog=examples("scanvi-study export", "scanvi-study export --register"))
@@ -256,17 +257,19 @@ def transfer(
 def diagnose(
     runs: Runs = None,
     outcome: OutcomeColumns = None,
+    reported: Reported = None,
     predict: Predict = False,
     trust_pickle: TrustPickle = False,
     page: Page = Path("diagnosis.html"),
     as_json: Json = False,
 ) -> None:
     """What finished runs tell: what is wrong in them, the honest number, what they can say together. Trains nothing."""
-    from study.commands.diagnose import Asked, make_diagnosis, show_diagnosis, write_page
+    from study.commands.diagnose import Asked, figures, make_diagnosis, show_diagnosis, write_page
 
     found = make_diagnosis(Asked.of(runs or [], outcome or []), trust_pickle, predict)
-    show_diagnosis(console(as_json), found, write_page(found, page))
-    _print_json(as_json, found.to_json())
+    said = figures(found, reported or [])
+    show_diagnosis(console(as_json), found, write_page(found, page), said)
+    print_json(as_json, {**found.to_json(), "reported": said})
 
 
 @app.command(epilog=examples("scanvi-study ui tracking.port=5001"))
@@ -293,8 +296,3 @@ def sync(overrides: Overrides = None) -> None:
 
 def _command(overrides: list[str] | None) -> str:
     return shlex.join(["scanvi-study", "run", *(overrides or [])])
-
-
-def _print_json(wanted: bool, values: dict[str, Any]) -> None:
-    if wanted:
-        print(json.dumps(values, default=str))

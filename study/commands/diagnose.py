@@ -13,7 +13,7 @@ from rich.console import Console
 from study import files
 from study.commands.terminal import show_frames, show_table
 from study.config import DataConfig, compose
-from study.diagnosis import Diagnosis, diagnose_models, diagnose_table, is_outcome
+from study.diagnosis import Diagnosis, diagnose_models, diagnose_table, is_outcome, matches
 from study.errors import InputError, few, nearest
 from study.report import render_diagnosis
 from study.tracking import runs_of
@@ -133,7 +133,33 @@ def _with_outcomes(table: pd.DataFrame, outcomes: Sequence[str], where: str) -> 
     return table
 
 
-def show_diagnosis(to: Console, diagnosis: Diagnosis, page: Path) -> None:
+def figures(diagnosis: Diagnosis, reported: Sequence[str]) -> list[str]:
+    """Say which recomputed numbers some reported figures are; nothing if there are none.
+
+    Raises
+    ------
+    InputError
+        If a figure is none, or of no class.
+    """
+    if not reported:
+        return []
+    classes = list(dict.fromkeys(map(str, diagnosis.numbers["class"]))) if len(diagnosis.numbers) else []
+    found = {}
+    for word in reported:
+        name, _, figure = word.rpartition("=")
+        try:
+            value = float(figure.removesuffix("%"))
+        except ValueError:
+            raise InputError(f"--reported {word!r}: expected a class and a figure, as in 'B cell=0.98'.") from None
+        if name not in classes:
+            raise InputError(
+                f"--reported {word!r}: no class is called so.{nearest(name, classes)} There are: {few(classes)}."
+            )
+        found[name] = value / 100 if figure.endswith("%") or value > 1 else value
+    return matches(diagnosis.numbers, found)
+
+
+def show_diagnosis(to: Console, diagnosis: Diagnosis, page: Path, said: Sequence[str] = ()) -> None:
     """Print what was found of each run, and what all of them say together."""
     for run in dict.fromkeys(one.run for one in diagnosis.findings):
         rows = [(one.level, one.kind, one.found, one.sure) for one in diagnosis.findings if one.run == run]
@@ -145,6 +171,8 @@ def show_diagnosis(to: Console, diagnosis: Diagnosis, page: Path) -> None:
         show_frames(to, [("recomputed", frame)])
     if len(diagnosis.differences) and len(diagnosis.table) <= MOST_COLUMNS:
         show_frames(to, [("what differs", diagnosis.differences)])
+    for sentence in said:
+        to.print(f"{sentence}\n", markup=False)
     for sentence in diagnosis.together.sentences if diagnosis.together else ():
         to.print(f"{sentence}\n", markup=False)
     if diagnosis.together and diagnosis.together.aside:

@@ -58,6 +58,10 @@ Predict = Annotated[bool, typer.Option("--predict", help="Ask the models, instea
 OutcomeColumns = Annotated[
     list[str] | None, typer.Option("--outcome", metavar="COLUMN", help="This column was measured. Repeatable.")
 ]
+Reported = Annotated[
+    list[str] | None,
+    typer.Option("--reported", metavar="CLASS=FIGURE", help="A figure to find again, as in 'B cell=0.98'. Repeatable."),
+]
 Page = Annotated[Path, typer.Option("--page", metavar="HTML", help="Where to write the page.")]
 Into = Annotated[
     list[Path] | None,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from numbers import Number
 from typing import TYPE_CHECKING
@@ -212,3 +213,9 @@ def show_frames(to: Console, tables: Sequence[tuple[str, pd.DataFrame]]) -> None
     """Print several tables."""
     for title, frame in tables:
         show_table(to, title, list(map(str, frame.columns)), list(frame.itertuples(index=False)))
+
+
+def print_json(wanted: bool, values: Mapping[str, object]) -> None:
+    """Print one JSON object on standard output, if it is wanted there."""
+    if wanted:
+        print(json.dumps(values, default=str))

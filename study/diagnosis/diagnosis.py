@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,26 @@ from study.diagnosis.saved import FILE
 from study.diagnosis.smallest import SmallestStudy, smallest_study
 from study.diagnosis.together import Together, compare_runs
 from study.errors import InputError
+
+
+def matches(numbers: pd.DataFrame, reported: Mapping[str, float]) -> list[str]:
+    """Say which recomputed numbers the reported figures are, to the two decimals that figures usually have.
+
+    Parameters
+    ----------
+    numbers
+        Recall and precision in percent, by run, part and class.
+    reported
+        A figure for each class, from 0 to 1.
+    """
+    said = []
+    for (run, part), rows in numbers.groupby(["run", "part"], sort=False) if len(numbers) else ():
+        of_class = rows.set_index("class")
+        for measured in ("recall", "precision"):
+            found = of_class[measured].reindex(list(reported)) / 100
+            if ((found - pd.Series(dict(reported))).abs() <= 0.005 + 1e-9).all():
+                said.append(f"The reported figures are the {measured} of {run} on {part}.")
+    return said or ["The reported figures are no recall or precision of these runs, on no part of their cells."]
 
 
 @dataclass(frozen=True, eq=False)

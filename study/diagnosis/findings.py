@@ -199,6 +199,28 @@ def _batches(run: Run) -> Iterator[Finding]:
         )
 
 
+def _ignored(run: Run) -> Iterator[Finding]:
+    """What from_scvi_model takes from the scVI, whatever is passed."""
+    if run.scanvi is None or run.before is None:
+        return
+    key = run.before.key("labels")
+    labels = (
+        f" Labels are from obs[{key!r}], with which scVI was set up: another labels_key was ignored." if key else ""
+    )
+    shared = sorted(set(run.before.settings) & set(run.scanvi.settings))
+    yield Finding(
+        run.name,
+        "ignored settings",
+        BEWARE if key else NOTE,
+        f"{', '.join(shared[:4])} and the like are those of the scVI, whatever was passed to from_scvi_model.{labels}",
+        "the set-up of both models; what was passed is not kept",
+        CERTAIN if key else OPEN,
+        "A setting that seemed to vary between runs did not.",
+        "Set them, and labels_key, where scVI is made.",
+        f"{FAQ}#i-changed-an-argument-of-from-scvi-model-and-nothing-happened",
+    )
+
+
 def _sampling(run: Run) -> Iterator[Finding]:
     if run.scanvi is not None and run.scanvi.epochs:
         yield Finding(
@@ -216,5 +238,5 @@ def _sampling(run: Run) -> Iterator[Finding]:
 
 _LOOKS: tuple[Callable[[Run], Iterator[Finding]], ...] = (
     *(training_state, _order, _counts, dropout_off, _overlap, _labels, _trained_on, _batches),
-    *(flat_curves, warm_up, _predictions, _sampling),
+    *(flat_curves, warm_up, _predictions, _ignored, _sampling),
 )  # fmt: skip

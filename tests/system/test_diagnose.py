@@ -148,6 +148,10 @@ def test_a_model_that_is_asked_says_what_it_had_written(runs: Path, workplace: W
     written = json.loads(workplace.call(*words, *data, "--json").stdout)
     asked = json.loads(workplace.call(*words, *data, "--predict", "--json").stdout)
     assert asked["numbers"] == written["numbers"] and not written["together"]
+    figures = [f"{name}={value:.2f}" for name, value in precision_as_in_the_thread(runs / "right").items()]
+    reported = [word for figure in figures for word in ("--reported", figure)]
+    found = json.loads(workplace.call(*words, *data, *reported, "--json").stdout)["reported"]
+    assert "The reported figures are the precision of tau_tune_model on all labelled reference cells." in found
     alone = json.loads(workplace.call(*words, "--json").stdout)
     assert pd.DataFrame(alone["numbers"])["precision"].equals(pd.DataFrame(written["numbers"])["precision"])
 
