@@ -230,6 +230,8 @@ def _arrays(part: Any) -> Iterator[npt.NDArray[Any]]:
         yield part
     elif isinstance(part, Kept):
         yield from _arrays(part.parts)
+    elif isinstance(part, Mapping) and {"start", "stop", "step"} <= part.keys():
+        yield np.arange(part["start"], part["stop"], part["step"])  # pandas keeps an even index so
     elif isinstance(part, Mapping):
         yield from _arrays(tuple(part.values()))
     elif isinstance(part, list | tuple):

@@ -63,6 +63,17 @@ def test_a_model_is_read_with_what_it_keeps(tmp_path: Path) -> None:
     assert read_model(tmp_path / "m" / "model.pt").genes.tolist() == ["g1", "g2"]
 
 
+@pytest.mark.parametrize("index", [[4, 1], [4, 5, 1]])
+def test_epochs_that_begin_anew_are_seen_however_pandas_keeps_them(tmp_path: Path, index: list[int]) -> None:
+    curve = pd.DataFrame({"kl_weight": [0.01] * len(index)}, index=pd.Index(index, name="epoch"))
+    assert read_model(saved(tmp_path / "m", kept(history_={"kl_weight": curve}))).restarted
+    even = curve.set_axis(pd.RangeIndex(index[0], index[0] - 3 * len(index), -3))
+    assert read_model(saved(tmp_path / "even", kept(history_={"kl_weight": even}))).restarted
+    rising = curve.set_axis(sorted(index))
+    found = read_model(saved(tmp_path / "rising", kept(history_={"kl_weight": rising})))
+    assert not found.restarted and found.history["kl_weight"].tolist() == [0.01] * len(index)
+
+
 @pytest.mark.parametrize("where", ["init_params_", "history_", "registry_"])
 def test_what_would_run_something_is_named_and_not_run(tmp_path: Path, where: str) -> None:
     mark = tmp_path / "done"
