@@ -16,6 +16,7 @@ from study.errors import InputError
 
 FILE = "model.pt"
 KINDS = ("SCVI", "SCANVI")
+MOST_EPOCHS = 1_000_000
 # Curves with one value an epoch.
 EPOCH_CURVES = ("elbo_train", "train_loss_epoch", "train_classification_loss", "reconstruction_loss_train")
 
@@ -231,7 +232,8 @@ def _arrays(part: Any) -> Iterator[npt.NDArray[Any]]:
     elif isinstance(part, Kept):
         yield from _arrays(part.parts)
     elif isinstance(part, Mapping) and {"start", "stop", "step"} <= part.keys():
-        yield np.arange(part["start"], part["stop"], part["step"])  # pandas keeps an even index so
+        # So pandas keeps an even index; no training has more epochs than this.
+        yield np.asarray(range(part["start"], part["stop"], part["step"])[:MOST_EPOCHS])
     elif isinstance(part, Mapping):
         yield from _arrays(tuple(part.values()))
     elif isinstance(part, list | tuple):
