@@ -118,7 +118,7 @@ def _table(path: Path) -> pd.DataFrame:
 
 
 def _with_outcomes(table: pd.DataFrame, outcomes: Sequence[str], where: str) -> pd.DataFrame:
-    """Call what was measured by names that say so."""
+    """Return a table in which something was measured; raise `InputError` for one without, or for a missing column."""
     for name in outcomes:
         if name not in table:
             raise InputError(

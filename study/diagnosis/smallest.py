@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import yaml
 
+from study.config import written
 from study.diagnosis.run import Run
 from study.plan import Factor, strata
 from study.verdict import expected_precision
@@ -84,12 +85,8 @@ def settings_of(runs: Sequence[Run]) -> list[str]:
         for name in names:
             values = [run.model.settings[name] for run in runs if name in run.model.settings]
             if values:
-                found.append(f"{part}.{name}={_word(max(values, key=values.count))}")
+                found.append(f"{part}.{name}={written(max(values, key=values.count))}")
         epochs = [model.epochs for run in runs if (model := getattr(run, part)) is not None and model.epochs]
         if epochs:
             found.append(f"{part}.max_epochs={max(epochs, key=epochs.count)}")
     return found
-
-
-def _word(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -186,13 +186,10 @@ def compare_runs(table: pd.DataFrame, measured: Sequence[str] = ()) -> Together:
     naming = [name for name in map(str, rest) if names_runs(name) and rest[name].nunique() > 1]
     groups = causes_in(rest.drop(columns=naming))
     designs = [design_of(table[group[0]]) for group in groups]
-    every = np.column_stack([np.ones(len(table)), *designs])
+    every = _together(designs, len(table))
     rank = _rank(every)
     left = len(table) - rank
-    told = []
-    for at in range(len(groups)):
-        others = np.column_stack([np.ones(len(table)), *(one for i, one in enumerate(designs) if i != at)])
-        told.append(rank - _rank(others) == _rank(designs[at] - designs[at].mean(axis=0)))
+    told = [rank - _rank(_together(designs, len(table), at)) == _own_rank(one) for at, one in enumerate(designs)]
     noisy = [_noisy(every, y) for y in values]
     tested = [(name, y) for name, y, good in zip(outcomes, values, noisy, strict=True) if good]
     explained = _explained([y for _, y in tested], [name for name, _ in tested], designs, told, left, rank)
@@ -211,22 +208,30 @@ def _noisy(every: Floats, y: Floats) -> bool:
     return whole == 0 or _rss(every, y) > 1e-12 * whole
 
 
+def _together(designs: Sequence[Floats], n: int, *but: int) -> Floats:
+    """The design of n runs with all causes but some."""
+    return np.column_stack([np.ones(n), *(one for at, one in enumerate(designs) if at not in but)])
+
+
 def _rank(design: Floats) -> int:
     return int(np.linalg.matrix_rank(design)) if design.size else 0
 
 
+def _own_rank(design: Floats) -> int:
+    """Degrees of freedom of a cause alone."""
+    return _rank(design - design.mean(axis=0))
+
+
 def _confused(at: int, designs: Sequence[Floats]) -> list[int]:
     """Causes without which this one could be told; all others if it takes more than one."""
-    n = len(designs[0])
-    own = _rank(designs[at] - designs[at].mean(axis=0))
-    found = []
-    for other in range(len(designs)):
-        if other == at:
-            continue
-        rest = [np.ones((n, 1)), *(one for i, one in enumerate(designs) if i not in (at, other))]
-        if _rank(np.column_stack([*rest, designs[at]])) - _rank(np.column_stack(rest)) == own:
-            found.append(other)
-    return found or [other for other in range(len(designs)) if other != at]
+    n, own = len(designs[at]), _own_rank(designs[at])
+    others = [other for other in range(len(designs)) if other != at]
+    found = [
+        other
+        for other in others
+        if _rank(_together(designs, n, other)) - _rank(_together(designs, n, at, other)) == own
+    ]
+    return found or others
 
 
 def _explained(
@@ -242,13 +247,12 @@ def _explained(
     if not asked or not outcomes or left < 1:
         return {}
     n = len(values[0])
-    every = np.column_stack([np.ones(n), *designs])
+    errors = [_rss(_together(designs, n), y) for y in values]
     f, df = np.zeros((len(asked), len(outcomes))), np.zeros(len(asked), dtype=int)
     for row, at in enumerate(asked):
-        others = np.column_stack([np.ones(n), *(one for i, one in enumerate(designs) if i != at)])
+        others = _together(designs, n, at)
         df[row] = rank - _rank(others)
-        for column, y in enumerate(values):
-            error = _rss(every, y)
+        for column, (y, error) in enumerate(zip(values, errors, strict=True)):
             gained = max(_rss(others, y) - error, 0.0)
             f[row, column] = gained / df[row] / (error / left) if error > 0 else 0.0
     p = holm(np.asarray(stats.f.sf(f, df[:, None], left)))
