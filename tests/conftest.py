@@ -1,6 +1,6 @@
 """Small cells that tests change, and the shared folder of real ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,15 @@ from anndata import AnnData
 from study.config.data import DataConfig
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One HOME for all that a test process does itself: Ray keeps the token it once read, and where it read it."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setenv("HOME", str(folder))
+        yield folder
 
 
 @pytest.fixture

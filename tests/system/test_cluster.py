@@ -54,7 +54,6 @@ def study_on(folder: Path) -> StudyConfig:
 
 
 def test_a_cluster_shares_gpus_and_survives_a_lost_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
     seen = tmp_path / "seen"
     seen.mkdir()
     monkeypatch.setattr(
