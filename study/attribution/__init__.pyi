@@ -1,9 +1,9 @@
 from .attribute import attribute_study as attribute_study
 from .correction import FIRST as FIRST
+from .correction import SIGNIFICANT as SIGNIFICANT
 from .correction import holm as holm
 from .drawn import OTHER as OTHER
 from .effects import marginal_effects as marginal_effects
-from .findings import SIGNIFICANT as SIGNIFICANT
 from .findings import Attribution as Attribution
 from .findings import Effect as Effect
 from .findings import Share as Share

@@ -32,11 +32,15 @@ FEW_DF = 6
 
 @dataclass(frozen=True, eq=False)
 class Decomposition:
-    """One decomposed table, before its p values are corrected over the study."""
+    """One decomposed table, before its p values are corrected over the study; of few cells without shares.
+
+    `clear` is the group whose share is the largest beyond the error of this look; empty where none is.
+    """
 
     squares: Squares
     ratios: Ratios
-    bounds: ShareBounds
+    bounds: ShareBounds | None
+    clear: str
     compared: Compared
     method: Method
     reason: str
@@ -65,15 +69,21 @@ def describe(
     layout
         The design.
     """
-    return replace(
+    compared = replace(
         shown,
         method=fit.method,
         reason=fit.reason,
-        shares=_shares(fit.bounds, adjusted[0], layout),
-        chance=_chance(fit, layout),
-        block=_block(fit, table, layout),
         means=_means(fit.compared, contrasts),
         effects=_effects(fit.compared, adjusted[1], contrasts, layout),
+    )
+    if fit.bounds is None:
+        return compared
+    return replace(
+        compared,
+        clear=fit.clear or None,
+        shares=_shares(fit.bounds, adjusted[0], layout),
+        chance=_chance(fit, fit.bounds, layout),
+        block=_block(fit, fit.bounds, table, layout),
         anova=_anova(fit, layout),
         sensitivity=_sensitivity(fit, layout),
     )
@@ -91,12 +101,12 @@ def _shares(bounds: ShareBounds, p_adjusted: Floats, layout: Layout) -> tuple[Sh
     return tuple(found)
 
 
-def _chance(fit: Decomposition, layout: Layout) -> tuple[ChancePart, ...]:
+def _chance(fit: Decomposition, bounds: ShareBounds, layout: Layout) -> tuple[ChancePart, ...]:
     """Return chance split by stratum, with a warning where its degrees of freedom are few."""
     variances = chance_variances(fit.squares.error_mean_squares, layout.sharing)
     found = []
     for s, stratum in enumerate(layout.strata):
-        df, bounds = int(fit.squares.error_df[s]), fit.bounds
+        df = int(fit.squares.error_df[s])
         share, lower, upper = (
             float(bound[s]) for bound in (bounds.stratum_estimate, bounds.stratum_lower, bounds.stratum_upper)
         )
@@ -117,7 +127,7 @@ def _few_df_note(layout: Layout, stratum: int, replicates: int, df: int) -> str:
     )
 
 
-def _block(fit: Decomposition, table: ClassTable, layout: Layout) -> Block:
+def _block(fit: Decomposition, bounds: ShareBounds, table: ClassTable, layout: Layout) -> Block:
     """Return what replicates differ in, split where seeds and folds are crossed."""
     means = np.nanmean(table.eta, axis=1)
     if fit.method == "mixed model":
@@ -128,7 +138,7 @@ def _block(fit: Decomposition, table: ClassTable, layout: Layout) -> Block:
     else:
         parts = block_variances(means, float(fit.squares.error_mean_squares[0]), table.seeds, table.folds, layout)
     chance = float(chance_variances(fit.squares.error_mean_squares, layout.sharing).sum())
-    whole = chance / float(fit.bounds.estimate[-1]) if fit.bounds.estimate[-1] > 0 else np.inf
+    whole = chance / float(bounds.estimate[-1]) if bounds.estimate[-1] > 0 else np.inf
     return Block(
         variance=parts["block"],
         relative=parts["block"] / whole,

@@ -53,7 +53,12 @@ class ShareBounds:
 
 
 def share_bounds(
-    found: Squares, layout: Layout, ratios: Ratios | None = None, draws: int = DRAWS, seed: int = SEED
+    found: Squares,
+    layout: Layout,
+    ratios: Ratios | None = None,
+    draws: int = DRAWS,
+    seed: int = SEED,
+    confidence: float = CONFIDENCE,
 ) -> ShareBounds:
     """Return shares of data, parameter, data x parameter and chance with generalized confidence intervals.
 
@@ -69,6 +74,8 @@ def share_bounds(
         Number of draws, a power of 2.
     seed
         Seed of the draws.
+    confidence
+        Of the intervals.
 
     Notes
     -----
@@ -90,27 +97,33 @@ def share_bounds(
     estimate = parts / np.where(whole > 0, whole, np.nan)
 
     uniform = qmc.Sobol(len(layout.strata) + len(df), rng=np.random.default_rng(seed)).random(draws)
-    uniform = uniform.clip(1e-9, 1 - 1e-9)
-    errors = found.error[..., None, :] / special.chdtri(found.error_df, uniform[:, : len(layout.strata)])
-    effects = effect_draws(
-        effect[..., None, :], df, errors[..., stratum] * ratios.of_pieces, uniform[:, len(layout.strata) :]
-    )
-    causes = _by_group(effects, layout) / scale
-    parts, whole = _parts(causes, chance_variances(errors, layout.sharing))
-    whole = np.where(whole > 0, whole, np.nan)
+    parts, whole = _drawn_parts(found, layout, ratios, uniform.clip(1e-9, 1 - 1e-9))
 
     # Looked at alone, a group is supported at one tail; to stand in the way of the others, among all groups at two.
     supported = np.ones((*p.shape[:-1], parts.shape[-1]), dtype=bool)
-    supported[..., : len(CAUSES)] = p * len(layout.groups) <= 1 - CONFIDENCE
+    supported[..., : len(CAUSES)] = p * len(layout.groups) <= 1 - confidence
     doubtful = np.where(supported[..., None, :], 0.0, parts)
     least = whole - doubtful.sum(axis=-1, keepdims=True) + doubtful
-    supported[..., : len(CAUSES)] = p <= GATE
-    lower = np.where(supported, np.quantile(parts / whole, GATE, axis=-2), 0.0)
-    upper = np.quantile(parts / least, (1 + CONFIDENCE) / 2, axis=-2)
+    supported[..., : len(CAUSES)] = p <= (1 - confidence) / 2
+    lower = np.where(supported, np.quantile(parts / whole, (1 - confidence) / 2, axis=-2), 0.0)
+    upper = np.quantile(parts / least, (1 + confidence) / 2, axis=-2)
     n = len(CAUSES) + 1
     return ShareBounds(
         estimate[..., :n], lower[..., :n], upper[..., :n], estimate[..., n:], lower[..., n:], upper[..., n:], p
     )
+
+
+def _drawn_parts(found: Squares, layout: Layout, ratios: Ratios, uniform: Floats) -> tuple[Floats, Floats]:
+    """Return draws of what the variances may be, ``[..., draw, 4 + stratum]``, and their whole (NaN where none)."""
+    effect, df = piece_squares(found, layout)
+    stratum = np.array([piece[1] for piece in layout.pieces])
+    errors = found.error[..., None, :] / special.chdtri(found.error_df, uniform[:, : len(layout.strata)])
+    effects = effect_draws(
+        effect[..., None, :], df, errors[..., stratum] * ratios.of_pieces, uniform[:, len(layout.strata) :]
+    )
+    causes = _by_group(effects, layout) / (layout.cells * found.replicates)
+    parts, whole = _parts(causes, chance_variances(errors, layout.sharing))
+    return parts, np.where(whole > 0, whole, np.nan)
 
 
 def piece_squares(found: Squares, layout: Layout) -> tuple[Floats, Floats]:

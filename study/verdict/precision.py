@@ -124,7 +124,7 @@ def assumptions_from(found: Attribution) -> Assumptions:
     ValueError
         If that class was not decomposed.
     """
-    if found.method == "none":
+    if not found.shares:
         raise ValueError(f"{found.outcome} of {found.class_name} was not decomposed: {found.reason}.")
     causes = {group: sum(row.variance for row in found.anova if row.group == group) for group in CAUSES}
     return Assumptions(
