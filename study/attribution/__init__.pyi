@@ -9,7 +9,6 @@ from .findings import Effect as Effect
 from .findings import Share as Share
 from .findings import StudyAttribution as StudyAttribution
 from .intervals import CONFIDENCE as CONFIDENCE
-from .intervals import clear_winner as clear_winner
 from .intervals import effect_draws as effect_draws
 from .intervals import share_bounds as share_bounds
 from .layout import CAUSES as CAUSES
@@ -24,5 +23,7 @@ from .layout import chance_variances as chance_variances
 from .layout import effect_variances as effect_variances
 from .layout import layout_of as layout_of
 from .layout import squares as squares
+from .looks import PART as PART
+from .looks import Look as Look
 from .moderation import both_df as both_df
 from .moderation import ratio_df as ratio_df

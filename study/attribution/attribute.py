@@ -14,13 +14,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
-from study.attribution.balanced import Decomposition, describe
+from study.attribution.balanced import Decomposition, With, describe, strata_in_words
 from study.attribution.correction import SIGNIFICANT, adjust_effects, holm, outcome_weights
 from study.attribution.drawn import attribute_random
 from study.attribution.effects import Contrast, Family, compare, contrasts_of, weights_of
 from study.attribution.findings import Attribution, Method, StudyAttribution
-from study.attribution.intervals import clear_winner, share_bounds
-from study.attribution.layout import CAUSES, CHANCE, Floats, Layout, Squares, layout_of, squares, stacked
+from study.attribution.intervals import share_bounds
+from study.attribution.layout import CAUSES, Floats, Layout, Squares, layout_of, squares, stacked
 from study.attribution.mixed import exact_variances, fit_unbalanced
 from study.attribution.moderation import piece_ratios
 from study.attribution.tables import MIN_SUPPORT, ClassTable, class_table, reason_not_to, slope
@@ -177,16 +177,11 @@ def _fit_family(
     compared = compare(weights, family, layout)
     if members[0].method == "few cells":
         return [
-            Decomposition(found[i], ratios, None, "", compared[i], one.method, one.reason)
-            for i, one in enumerate(members)
+            Decomposition(found[i], ratios, None, compared[i], one.method, one.reason) for i, one in enumerate(members)
         ]
-    bounds = share_bounds(found, layout, ratios)
-    beyond = bounds if level == SIGNIFICANT else share_bounds(found, layout, ratios, confidence=1 - level)
-    tops = [clear_winner(*pair) for pair in zip(beyond.lower, beyond.upper, strict=True)]
-    clear = ["" if top is None else (*CAUSES, CHANCE)[top] for top in tops]
+    bounds = share_bounds(found, layout, ratios, level=level)
     return [
-        Decomposition(found[i], ratios, bounds[i], clear[i], compared[i], one.method, one.reason)
-        for i, one in enumerate(members)
+        Decomposition(found[i], ratios, bounds[i], compared[i], one.method, one.reason) for i, one in enumerate(members)
     ]
 
 
@@ -200,6 +195,7 @@ def _findings(
 ) -> tuple[Attribution, ...]:
     """Correct over the study, and put the numbers into words and values."""
     adjusted = _adjusted([outcome for outcome, _ in tables], fits, contrasts, layout, level)
+    compared = With(contrasts, strata_in_words(contrasts, layout), layout)
     found = []
     for i, ((outcome, name), table) in enumerate(tables.items()):
         points, fit = table.points, fits[i]
@@ -213,7 +209,7 @@ def _findings(
             int(table.present.sum()),
             len(table.correct),
         )
-        found.append(describe(shown, fit, table, adjusted[i], contrasts, layout) if fit else shown)
+        found.append(describe(shown, fit, table, adjusted[i], compared) if fit else shown)
     return tuple(found)
 
 

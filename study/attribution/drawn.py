@@ -17,7 +17,7 @@ from statsmodels.regression.linear_model import GLS
 from study.attribution.correction import SIGNIFICANT
 from study.attribution.effects import t_tests
 from study.attribution.findings import Attribution, ChancePart, Effect, Share
-from study.attribution.intervals import CONFIDENCE, DRAWS, GATE, SEED, clear_winner, noncentrality
+from study.attribution.intervals import CONFIDENCE, DRAWS, GATE, SEED, clear_winners, noncentrality
 from study.attribution.layout import CAUSES, CHANCE, MIXED, Floats
 from study.attribution.mixed import reml
 from study.attribution.points import Trials, arrange_trials
@@ -207,9 +207,9 @@ def _shares(
         shares.append(Share(group, value / whole, float(lower[i]), float(upper[i]), None, None))
     ends = np.quantile(parts[: len(shares)], [level / 2, 1 - level / 2], axis=1)
     ends[0, :n] *= np.array(p) <= level / 2
-    top = clear_winner(*ends)
+    top = int(clear_winners(*ends))
     of_strata = zip(variances[1:] / whole, lower[n + 2 :], upper[n + 2 :], variances[1:], chance_df, strict=True)
-    return tuple(shares), _split(trials, of_strata, strata), None if top is None else shares[top].group
+    return tuple(shares), _split(trials, of_strata, strata), None if top < 0 else shares[top].group
 
 
 def _split(

@@ -13,6 +13,8 @@ from pydantic import (
 
 from study.config.values import WHOLE_LIMIT, YARDSTICKS, Control, Count, Level, Model, written
 
+# After how many replicates a study that stops when it is settled is looked at, where nothing else is declared.
+LOOKS = (3, 5, 8, 12)
 # Narrower ranges, relative to their ends or at all, hold too few numbers for points that differ.
 NARROWEST, TINIEST = 1e-6, 1e-300
 

@@ -21,7 +21,7 @@ from study.attribution import (
 )
 from study.config import Level
 from study.errors import InputError, few
-from study.verdict.precision import MOST_REPLICATES, replicates_needed
+from study.verdict.assurance import MOST_REPLICATES, replicates_needed
 from study.verdict.words import (
     SUMMARIES,
     class_words,
@@ -126,7 +126,9 @@ class Verdict:
         )
 
 
-def judge(study: StudyAttribution, outcome: str, cost: ReplicateCost | None = None) -> Verdict:
+def judge(
+    study: StudyAttribution, outcome: str, cost: ReplicateCost | None = None, later: float = SIGNIFICANT
+) -> Verdict:
     """Return the card of one outcome.
 
     Parameters
@@ -137,6 +139,8 @@ def judge(study: StudyAttribution, outcome: str, cost: ReplicateCost | None = No
         Such as ``heldout/recall``.
     cost
         Of one more replicate, where it is known.
+    later
+        How much of the 5% a look after more replicates may use.
 
     Raises
     ------
@@ -149,7 +153,7 @@ def judge(study: StudyAttribution, outcome: str, cost: ReplicateCost | None = No
         raise InputError(f"outcome {outcome!r} was measured in no trial. Measured are: {few(measured)}.")
     crossed = all(factor.levels for factor in study.factors)
     layout = layout_of(study.factors, study.strata) if crossed else None
-    classes = tuple(_class_verdict(found, layout, cost) for found in attributions)
+    classes = tuple(_class_verdict(found, layout, cost, later) for found in attributions)
     why = _study_why(classes, attributions[0].replicates, cost)
     return Verdict(outcome, classes, _trade_offs(attributions), why, _study_which(classes, outcome))
 
@@ -174,7 +178,7 @@ def further_words(further: int, now: int, cost: ReplicateCost | None) -> str:
     return f"{words} ({trainings:,} trainings, {steps:,} optimiser steps: space.replicates={now + further})"
 
 
-def _class_verdict(found: Attribution, layout: Layout | None, cost: ReplicateCost | None) -> ClassVerdict:
+def _class_verdict(found: Attribution, layout: Layout | None, cost: ReplicateCost | None, later: float) -> ClassVerdict:
     if found.method == "none":
         return ClassVerdict(found.class_name, None, None, f"Not decomposed: {found.reason}.", "", (), decomposed=False)
     real = tuple(effect for effect in found.effects if effect.real)
@@ -185,7 +189,7 @@ def _class_verdict(found: Attribution, layout: Layout | None, cost: ReplicateCos
     dominant = dominant_group(found)
     further = None
     if dominant is None and layout:
-        needed = replicates_needed(found, layout)
+        needed = replicates_needed(found, layout, later)
         further = needed - found.replicates if needed else None
     why = _why(found, dominant, further, cost)
     return ClassVerdict(found.class_name, dominant, further, why, which, real)

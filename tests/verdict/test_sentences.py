@@ -9,7 +9,7 @@ import pytest
 
 from study.attribution.attribute import attribute_tables
 from study.attribution.findings import StudyAttribution
-from study.attribution.intervals import clear_winner
+from study.attribution.intervals import clear_winners
 from study.attribution.layout import Floats
 from study.attribution.tables import ClassTable
 from study.errors import InputError
@@ -58,11 +58,12 @@ def test_a_planted_cause_and_planted_chance_are_named() -> None:
 
 
 def test_a_group_dominates_where_its_interval_clears_all_others() -> None:
-    small, (lower, upper) = (0.0, 0.1), (0, 1)
-    clear = np.array([(0.5, 0.8), small, small, (0.2, 0.4)]).T
-    close = np.array([(0.5, 0.8), small, small, (0.2, 0.6)]).T
-    chance = np.array([(0.2, 0.4), small, small, (0.5, 0.8)]).T
-    assert [clear_winner(one[lower], one[upper]) for one in (clear, close, chance)] == [0, None, 3]
+    small = (0.0, 0.1)
+    clear = [(0.5, 0.8), small, small, (0.2, 0.4)]
+    close = [(0.5, 0.8), small, small, (0.2, 0.6)]
+    chance = [(0.2, 0.4), small, small, (0.5, 0.8)]
+    lower, upper = np.moveaxis(np.array([clear, close, chance]), -1, 0)
+    assert clear_winners(lower, upper).tolist() == [0, -1, 3]
 
 
 def test_a_look_that_may_use_less_of_the_error_names_less() -> None:
