@@ -3,8 +3,8 @@
     python benchmarks/looks.py            # 200 studies a world: some minutes on 2 cores
     python benchmarks/looks.py --quick    # 30
 
-Simulated studies in the default design, five classes and their mean, whose truth is known: nothing acts; a query acts;
-settings act; both; settings that act otherwise in each query; each with chance that lies between runs or within them.
+Simulated studies in the default design, five classes and their mean, whose truth is known: nothing acts; a query or a
+setting acts, strongly, somewhat, or a little; both alike; a setting that acts otherwise in each query.
 A study looks after each declared number of replicates and ends when nothing is open of the mean of all classes, or at
 the last look (`replicates: auto`). Beside it the same studies with 3 to 12 replicates, decided beforehand, and studies
 to which replicates are added by hand, with a look each time. Of each: replicates used; how often the verdict names
@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the designs are those of t
 from study.attribution.attribute import attribute_tables
 from study.attribution.findings import Attribution, StudyAttribution
 from study.attribution.layout import Floats, Layout
-from study.attribution.looks import Look, look_after
+from study.attribution.looks import Look, last_look, look_after
 from study.attribution.tables import ClassTable
 from study.config.space import LOOKS
 from study.trials.metrics import MACRO
@@ -58,20 +58,28 @@ class World:
     @property
     def truth(self) -> str | None:
         """The group with the largest share, where one clearly is."""
-        return {"nothing acts": "chance", "the query acts": "data", "settings act": "parameter"}.get(self.name)
+        known = {
+            "nothing acts": "chance",
+            f"the query acts, {SIZES[0]}": "data",
+            f"a setting acts, {SIZES[0]}": "parameter",
+            f"the query acts, {SIZES[-1]}": "chance",
+            f"a setting acts, {SIZES[-1]}": "chance",
+        }
+        return known.get(self.name)
 
 
 QUERY, CLASSIFIER, LABELS = "query", "scanvi.linear_classifier", "scanvi.n_samples_per_label"
+SIZES = (1.6, 0.8, 0.4)
 WORLDS = (
     World("nothing acts"),
     World("nothing acts", ratio=8),
-    World("the query acts", (((QUERY,), 1.6),)),
-    World("the query acts", (((QUERY,), 1.6),), ratio=8),
-    World("settings act", (((CLASSIFIER,), 1.6),)),
-    World("the query a little", (((QUERY,), 0.5),)),
+    *(World(f"the query acts, {size}", (((QUERY,), size),)) for size in SIZES),
+    *(World(f"a setting acts, {size}", (((CLASSIFIER,), size),)) for size in SIZES),
     World("query and settings alike", (((QUERY,), 1.2), ((CLASSIFIER,), 1.2))),
     World("settings by query", (((QUERY, CLASSIFIER), 1.2), ((LABELS,), 0.6))),
 )
+# Classes share so much of their chance: else their mean would be known much better than any of them.
+SHARED = 0.7
 
 
 def effects_of(world: World, layout: Layout) -> Floats:
@@ -90,7 +98,9 @@ def draw(world: World, layout: Layout, replicates: int, rng: np.random.Generator
     depth = [next(s for s, one in enumerate(layout.strata) if f.name in one.factors) for f in layout.factors]
     for s, variance in enumerate(chance_for(world.ratio, layout, world.chance)):
         units = [size if depth[f] <= s else 1 for f, size in enumerate(layout.levels)]
-        noise = rng.normal(scale=np.sqrt(variance), size=(*shape[:2], *units))
+        own = rng.normal(size=(*shape[:2], *units))
+        common = rng.normal(size=(1, replicates, *units))
+        noise = np.sqrt(variance) * (np.sqrt(1 - SHARED) * own + np.sqrt(SHARED) * common)
         eta = eta + np.broadcast_to(noise, shape).reshape(eta.shape)
     return rng.binomial(CELLS, expit(eta)).astype(float)
 
@@ -155,15 +165,10 @@ def _auto(correct: Floats, layout: Layout, world: World, declared: Sequence[int]
         found = attributed(correct, layout, look)
         told = judged(found, world, k)
         wrong |= told.wrong
-        before = declared[-2] if len(declared) > 1 else 0
-        last = Look(declared[-1], look_after(declared[-1], [Look(before, _spent(before, declared))], declared).level)
+        last = last_look(declared)
         if k == declared[-1] or not open_questions(found, [MACRO], last):
             return replace(told, wrong=wrong)
     raise AssertionError("the last look ends it")
-
-
-def _spent(replicates: int, declared: Sequence[int]) -> float:
-    return look_after(replicates, (), declared).level
 
 
 def _by_hand(correct: Floats, layout: Layout, world: World) -> Told:

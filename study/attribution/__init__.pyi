@@ -25,5 +25,7 @@ from .layout import layout_of as layout_of
 from .layout import squares as squares
 from .looks import PART as PART
 from .looks import Look as Look
+from .looks import last_look as last_look
+from .looks import look_after as look_after
 from .moderation import both_df as both_df
 from .moderation import ratio_df as ratio_df

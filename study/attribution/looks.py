@@ -57,3 +57,11 @@ def look_after(replicates: int, taken: Sequence[Look], declared: Sequence[int] =
     if replicates in declared:
         level = PART * SIGNIFICANT * replicates / declared[-1] - used
     return Look(replicates, max(level, TINY))
+
+
+def last_look(declared: Sequence[int]) -> Look:
+    """Return the last of declared looks, with the error that it may use if all before it are taken."""
+    taken: list[Look] = []
+    for count in declared:
+        taken.append(look_after(count, taken, declared))
+    return taken[-1]

@@ -187,7 +187,7 @@ def show_analysis(to: Console, analysis: Analysis, page: Path) -> None:
         for reason, names in left.items():
             to.print(f"{', '.join(names)}: {reason}", markup=False)
         to.print(f"{one.sentence}\n", markup=False)
-    for sentence in analysis.fallen:
+    for sentence in (*analysis.looked, *analysis.fallen):
         to.print(f"{sentence}\n", markup=False)
     if not analysis.trust and analysis.search is None:
         to.print("Which labels to trust is told from two replicates on that have all cells of a query.\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from study.attribution import Attribution, Effect, Layout, Look, StudyAttribution, layout_of
+from study.attribution import SIGNIFICANT, Attribution, Effect, Layout, Look, StudyAttribution, layout_of
 from study.verdict.assurance import will_be_real, will_settle
 from study.verdict.power import family_size
 from study.verdict.sentences import dominant_group
@@ -54,3 +54,42 @@ def _may_be_real(effect: Effect, found: Attribution, last: Look, tests: float) -
 
 def _whether(effect: Effect, where: str) -> str:
     return f"whether {phrase(effect.factor, effect.level, effect.baseline)} matters in {where}"
+
+
+def look_words(look: Look, taken: Sequence[Look], declared: Sequence[int]) -> str:
+    """Say what a look may use of the 5%, and what is left; of declared looks also whether more follow.
+
+    Parameters
+    ----------
+    look
+        The look that is told.
+    taken
+        All that are recorded, this one or not.
+    declared
+        After how many replicates looks were declared; empty if none were.
+    """
+    others = [one for one in taken if one.replicates != look.replicates]
+    left = SIGNIFICANT - look.level - sum(one.level for one in others)
+    counts = sorted({look.replicates, *(one.replicates for one in others)})
+    number = f"Look {counts.index(look.replicates) + 1} at this study, after {look.replicates} replicates"
+    earlier = f" (others after {_counts(others)})" if others else ""
+    text = (
+        f"{number}{earlier}: it names something that is not so in at most {_percent(look.level)} of studies; "
+        f"{_percent(left)} of the 5% are left for looks after more replicates."
+    )
+    if not declared:
+        return text
+    further = [count for count in declared if count > look.replicates]
+    if look.open:
+        return f"{text} It goes on: open is {'; '.join(look.open)}."
+    if look.open is not None and further:
+        return f"{text} It ended here, before {declared[-1]} replicates: nothing is open that these are likely to tell."
+    return text if not further else f"{text} Declared are looks after {', '.join(map(str, declared))}."
+
+
+def _counts(looks: Sequence[Look]) -> str:
+    return ", ".join(str(count) for count in sorted(look.replicates for look in looks))
+
+
+def _percent(level: float) -> str:
+    return f"{100 * max(level, 0.0):.2g}%"
