@@ -17,7 +17,6 @@ from study.trials.record import Predictions, Result
 from study.trials.store import write_result
 from tests.system.conftest import Workplace
 
-
 SPACE = """\
 name: tiny
 design: factorial
