@@ -1,4 +1,5 @@
 from .attribute import attribute_study as attribute_study
+from .attribute import attribute_tables as attribute_tables
 from .correction import FIRST as FIRST
 from .correction import SIGNIFICANT as SIGNIFICANT
 from .correction import holm as holm
@@ -29,3 +30,4 @@ from .looks import last_look as last_look
 from .looks import look_after as look_after
 from .moderation import both_df as both_df
 from .moderation import ratio_df as ratio_df
+from .tables import ClassTable as ClassTable

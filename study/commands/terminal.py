@@ -106,6 +106,14 @@ def show_precision(to: Console, study: Study, precision: Precision) -> None:
     columns = ["95% interval to expect", *(f"{count} replicates" for count in counts)]
     show_table(to, f"how sharp it will be ({precision.source})", columns, rows)
     to.print(precision.statement, markup=False)
+    if precision.ends_after is not None:
+        declared = study.config.space.declared
+        to.print(
+            f"Looks are declared after {', '.join(map(str, declared))} replicates. It ends after "
+            f"{precision.ends_after:.1f} of them on average, if differences are as said above: "
+            f"{each * precision.ends_after:,.0f} optimiser steps, and at most {each * declared[-1]:,.0f}.",
+            markup=False,
+        )
 
 
 def show_prediction(to: Console, study: Study, prediction: Prediction | None) -> None:

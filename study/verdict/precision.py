@@ -101,12 +101,16 @@ class ExpectedEffect:
 
 @dataclass(frozen=True)
 class Precision:
-    """What to expect of a design, by number of replicates; `statement` says in words what sharpens it."""
+    """What to expect of a design, by number of replicates; `statement` says in words what sharpens it.
+
+    `ends_after` is after how many replicates a study that goes on until nothing is open ends on average.
+    """
 
     source: str
     shares: tuple[ExpectedShare, ...]
     effects: tuple[ExpectedEffect, ...]
     statement: str
+    ends_after: float | None = None
 
 
 def assumptions_from(found: Attribution) -> Assumptions:
