@@ -36,7 +36,8 @@ TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SlurmdParameters=config_overrides
-SchedulerParameters=batch_sched_delay=0
+SchedulerParameters=batch_sched_delay=0,sched_interval=2
+KillWait=5
 GresTypes=gpu
 MailProg=/bin/true
 JobAcctGatherType=jobacct_gather/none
