@@ -1,7 +1,7 @@
 """A Slurm of one's own: Debian's slurmctld and slurmd on two nodes, which are network namespaces joined by a cable.
 
-All of it lives in one PID namespace and ends with the first process in that. Nothing of it is seen outside: no port, no
-name, no file but in its folder.
+All of it lives in one PID namespace and ends with the first process in that. Nobody outside can reach
+its ports, and its files are in one folder.
 """
 
 import os
@@ -38,6 +38,8 @@ SelectTypeParameters=CR_Core_Memory
 SlurmdParameters=config_overrides
 SchedulerParameters=batch_sched_delay=0,sched_interval=2
 KillWait=5
+MessageTimeout=60
+BatchStartTimeout=120
 GresTypes=gpu
 MailProg=/bin/true
 JobAcctGatherType=jobacct_gather/none
@@ -128,7 +130,7 @@ class Slurm:
         (folder / "gres.conf").write_text(f"Name=gpu File={folder}/gpu[0-3]\n")
         self.configuration = folder / "slurm.conf"
         path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-        self.environment = {"PATH": path, "SLURM_CONF": str(self.configuration), "SLURM_TIME_FORMAT": "%s"}
+        self.environment = {"PATH": path, "SLURM_CONF": str(self.configuration)}
         # What the daemons inherit, jobs see: nothing of the test's own.
         own = {**self.environment, "FOLDER": str(folder), "NODE": NODE, "MUNGED": MUNGED}
         with (folder / "machine.log").open("w") as log:
@@ -167,7 +169,8 @@ class Slurm:
 
     def job(self, number: str) -> dict[str, str]:
         """What Slurm knows of a job, with times in seconds since 1970."""
-        return dict(re.findall(r"(\w+)=(\S*)", self.does("scontrol", "show", "job", number, check=True)))
+        said = self.does("scontrol", "show", "job", number, environment={"SLURM_TIME_FORMAT": "%s"}, check=True)
+        return dict(re.findall(r"(\w+)=(\S*)", said))
 
     def does(
         self,

@@ -78,6 +78,7 @@ class Place(Workplace):
         try:
             return process.cmdline()[:2] == ["timeout", "--signal=INT"] and (
                 process.environ().items() >= {"SLURM_JOB_ID": job, "SLURM_CONF": str(self.slurm.configuration)}.items()
+                and bool(process.children())  # before, a signal would just end it
             )
         except psutil.Error:
             return False
@@ -111,7 +112,7 @@ def test_a_study_goes_on_after_its_time_limit_and_after_scancel_and_ends_on_two_
     job = place.submit(*command)
     timer = place.timer(job)
     left = int(slurm.job(job)["EndTime"]) - 600 - timer.create_time()
-    assert abs(int(timer.cmdline()[2]) - left) < 5, "it stops ten minutes before its end"
+    assert abs(int(timer.cmdline()[2]) - left) < 60, "it stops ten minutes before its end"
     place.until(lambda: place.stages_done() > 0, job, "a finished stage")
     timer.send_signal(signal.SIGALRM)
     place.until(lambda: slurm.job(job)["Restarts"] == "1", job, "that it is queued again")
