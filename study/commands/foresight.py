@@ -68,4 +68,4 @@ def _earlier_chance(study: Study) -> Attribution | None:
     table = count_frame(study.plan, used, ["heldout/recall"])
     overall = attribute_study(table[table.class_name == OVERALL], study.plan.factors, strata_of(study))
     (one,) = overall.attributions
-    return None if one.method == "none" else one
+    return one if one.anova else None

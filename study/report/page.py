@@ -128,6 +128,7 @@ def _of_design(plan: Plan, cells: Mapping[str, Cells], analysis: Analysis, outco
         "broken": [one for one in analysis.controls if one.outcome == FAIL],
         "flips": flip_tables(flips) if flips else [],
         "trust": trust_tables(analysis.trust),
+        "looked": analysis.looked,
         "fallen": next(iter(analysis.fallen), ""),
         "without": {one.outcome: one.sentence for one in analysis.without},
         "yardsticks": analysis.compared,

@@ -72,8 +72,10 @@ def missing(results: Mapping[str, Result], attribution: StudyAttribution | None)
     if not results:
         return "No trial is finished yet, so there is nothing to explain. What follows is the design and the data."
     if attribution is None:
-        return "No replicate is complete yet. Shares and effects compare whole replicates: run the study further."
-    if not any(found.shares for found in attribution.attributions):
+        return (
+            "Too few replicates are complete yet. Shares and effects compare whole replicates: run the study further."
+        )
+    if not any(found.effects for found in attribution.attributions):
         reasons = Counter(found.reason for found in attribution.attributions)
         return f"Nothing could be decomposed yet: {'; '.join(reasons)}."
     return ""

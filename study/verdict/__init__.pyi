@@ -22,6 +22,8 @@ from .sentences import ReplicateCost as ReplicateCost
 from .sentences import TradeOff as TradeOff
 from .sentences import Verdict as Verdict
 from .sentences import judge as judge
+from .settled import look_words as look_words
+from .settled import open_questions as open_questions
 from .siblings import labels_of as labels_of
 from .siblings import siblings as siblings
 from .words import GROUPS as GROUPS
