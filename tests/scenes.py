@@ -17,6 +17,7 @@ from study.attribution.attribute import attribute_study
 from study.attribution.findings import StudyAttribution
 from study.attribution.looks import Look
 from study.cells.check import DataReport
+from study.cells.points import Points
 from study.cells.prepared import Cells
 from study.cells.sources import query_names
 from study.config.composition import compose, validate
@@ -175,15 +176,22 @@ def described(classes: Sequence[str] = ("B", "NK", "T"), queries: Sequence[str] 
     """Return what a check would say of some cells."""
     parts = ["reference", *queries]
     depth = {f"{what} {share}%": float(share * 40 + 2) for what in ("counts", "genes") for share in (25, 50, 75)}
-    cells = pd.DataFrame([{"name": part, "cells": 1234, **depth} for part in parts])
+    genes = {"genes": 900, "genes without counts": 100, "genes shared": 700}
+    cells = pd.DataFrame([{"name": part, "cells": 1234, **genes, **depth} for part in parts])
     makeup: dict[str, list[float]] = {}
     for part in parts:
         makeup[f"{part} cells"] = [1 + at for at in range(len(classes))]
         makeup[f"{part} share"] = [(at + 1) / len(classes) / 2 for at in range(len(classes))]
     none = pd.DataFrame()
-    return DataReport(
-        (), (f"class {classes[0]!r} is small",), cells, pd.DataFrame({"class": classes, **makeup}), none, none
-    )
+    files = pd.DataFrame([(part, 1000, 900, 0.9) for part in parts], columns=["source", "genes", "shared", "share"])
+    drawn = np.random.default_rng(0)
+    points = {
+        part: Points(np.arange(9), drawn.poisson(50, 9).astype("f4"), drawn.normal(size=(9, 4)).astype("f4"), 1234)
+        for part in parts
+    }
+    labels = {part: np.array([*classes, *[""] * 9][:9], dtype=object) for part in parts}
+    makeup_of = pd.DataFrame({"class": classes, **makeup})
+    return DataReport((), (f"class {classes[0]!r} is small",), cells, makeup_of, none, files, points, labels)
 
 
 def _cells(classes: Sequence[str], per_class: int, seed: int) -> Cells:

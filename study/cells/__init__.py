@@ -1,7 +1,7 @@
 """From files to checked, aligned cells: which are reference and query, on which genes, with which labels and batches.
 
 In the order of flow: simulation, chunks, counts, names, sheet, findings, genes, unreadable, h5ad, counted, kept,
-sources, prepared, components, fingerprint, roles, joining, alignment, twins, check, places.
+sources, prepared, components, points, fingerprint, roles, joining, alignment, twins, check, places.
 """
 
 import lazy_loader

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ import pandas as pd
 from study.cells.alignment import Source, read_source
 from study.cells.chunks import Rows
 from study.cells.names import odd_labels
+from study.cells.points import Points, points_of
 from study.cells.sources import BUILT_IN, own_queries
 from study.cells.twins import Twin, make_queries, spec_of
 from study.config import DataConfig, QuerySpec
@@ -43,6 +44,10 @@ class DataReport:
         One row for each batch: cells of it in the reference and in each query.
     files
         One row for each source: its genes, and those that the reference has too.
+    points
+        Some cells of the reference and of each query as points; empty unless they were asked for.
+    labels
+        Labels of these cells, '' where one is unknown.
     """
 
     problems: tuple[str, ...]
@@ -51,6 +56,8 @@ class DataReport:
     classes: pd.DataFrame
     batches: pd.DataFrame
     files: pd.DataFrame
+    points: Mapping[str, Points] = field(default_factory=dict)
+    labels: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def labelled(self) -> list[str]:
@@ -95,7 +102,7 @@ class DataReport:
         }
 
 
-def check_data(data: DataConfig, names: Sequence[str] = (), folds: int = 2) -> DataReport:
+def check_data(data: DataConfig, names: Sequence[str] = (), folds: int = 2, points: int = 0) -> DataReport:
     """Check the data of a study.
 
     Parameters
@@ -106,6 +113,8 @@ def check_data(data: DataConfig, names: Sequence[str] = (), folds: int = 2) -> D
         The queries to look at; all but `self` and `none` if empty.
     folds
         Number of parts of the reference that are held out in turn; a class with fewer cells is warned of.
+    points
+        How many cells to return as points at most, if nothing forbids a study.
     """
     try:
         own = own_queries(data)
@@ -128,22 +137,26 @@ def check_data(data: DataConfig, names: Sequence[str] = (), folds: int = 2) -> D
     for name, twin in queries.items():
         parts[name] = _Part(twin.counts, source.label[twin.rows], source.batch[twin.rows])
         warnings += _about_query(name, spec_of(data, name), twin, parts[name], reference)
-    return _report(problems, warnings, source, parts)
+    found = _report(problems, warnings, source, parts)
+    if not points or problems:
+        return found
+    drawn = points_of({name: part.counts for name, part in parts.items()}, points)
+    return replace(found, points=drawn, labels={name: parts[name].labels[one.rows] for name, one in drawn.items()})
 
 
 def _report(problems: list[str], warnings: list[str], source: Source | None, parts: dict[str, _Part]) -> DataReport:
     """Put findings and the tables of what could be read together."""
     if source is None:
-        tables = [pd.DataFrame() for _ in range(4)]
+        tables = (pd.DataFrame(), pd.DataFrame(), pd.DataFrame(), pd.DataFrame())
     else:
         files = pd.DataFrame(source.files, columns=["source", "genes", "shared with reference"])
         files["share of reference"] = (files["shared with reference"] / files["genes"].iloc[0]).round(3)
-        tables = [
+        tables = (
             pd.DataFrame([part.row(name, parts["reference"]) for name, part in parts.items()]),
             _counted("class", {name: part.labels for name, part in parts.items()}, shares=True),
             _counted("batch", {name: part.batch for name, part in parts.items()}, shares=False),
             files,
-        ]
+        )
     return DataReport(tuple(dict.fromkeys(problems)), tuple(dict.fromkeys(warnings)), *tables)
 
 

@@ -1,6 +1,6 @@
 """The commands, and a study in Python.
 
-In the order of flow: options, folder, refusal, recalls, pipeline, registering, detach, foresight, facts,
+In the order of flow: options, folder, refusal, checking, recalls, pipeline, registering, detach, foresight, facts,
 progress, terminal, explained, notebook, diagnose, cli, entry.
 """
 

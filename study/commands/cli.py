@@ -15,6 +15,7 @@ from study.commands.facts import analysis_facts, outcome_facts, plan_facts
 from study.commands.folder import make_folder
 from study.commands.options import (
     Calibrate,
+    CheckPage,
     Config,
     Consensus,
     Debug,
@@ -83,20 +84,20 @@ def init(directory: Annotated[Path, typer.Argument(help="A new folder for your s
         "scanvi-study check data=separate data.reference=ref.h5ad 'data.query_paths={a: a.h5ad, b: b.h5ad}'",
     )
 )
-def check(overrides: Overrides = None, as_json: Json = False) -> None:
+def check(overrides: Overrides = None, page: CheckPage = None, as_json: Json = False) -> None:
     """Is this data fit to study? Counts, labels, genes, depth and make-up of reference and queries."""
-    from study.cells import check_data
-    from study.plan import refuse_without_truth
+    from study.commands.checking import check_study, write_page
 
     config = compose(overrides or [])
-    refuse_without_truth(config)
-    report = check_data(config.data, folds=config.space.n_folds)
+    report = check_study(config)
     to = console(as_json)
     show_frames(to, report.tables())
     show_notes(to, "warning", report.warnings)
-    print_json(as_json, report.to_json())
+    path = write_page(config, report, page)
+    print_json(as_json, report.to_json() | {"page": str(path) if path else None})
     if report.problems:
         raise InputError("\n".join(report.problems))
+    to.print(f"Page: {path}", markup=False, soft_wrap=True)
     to.print("The data can be studied. Next: scanvi-study plan, with the same overrides")
 
 

@@ -63,6 +63,9 @@ Reported = Annotated[
     typer.Option("--reported", metavar="CLASS=FIGURE", help="A figure to find again, as in 'B cell=0.98'. Repeatable."),
 ]
 Page = Annotated[Path, typer.Option("--page", metavar="HTML", help="Where to write the page.")]
+CheckPage = Annotated[
+    Path | None, typer.Option("--page", metavar="HTML", help="Where to write the page. [check.html of the study]")
+]
 Into = Annotated[
     list[Path] | None,
     typer.Option(

@@ -1,6 +1,7 @@
 """What is finished, explained: tables, the HTML page, and pictures for notebooks.
 
-In the order of flow: finished, analysis, charts, embedding, sections, page, diagnosed, output, plots.
+In the order of flow: finished, analysis, charts, described, embedding, sections, page, diagnosed, checked, output,
+plots.
 """
 
 import lazy_loader

@@ -15,7 +15,6 @@ import pandas as pd
 from scipy import stats
 
 from study.attribution import Attribution, Effect, StudyAttribution
-from study.cells import DataReport
 from study.config import Level
 from study.plan import Condition, Factor, Plan, PlannedTrial
 from study.trials import MACRO, OVERALL, Result
@@ -96,28 +95,6 @@ def trial_map(plan: Plan, results: Mapping[str, Result], failures: Mapping[str, 
         row = status.setdefault(trial.replicate.index, [0] * len(points))
         row[points[trial.point]] = 2 if trial.key in results else int(trial.key in failures)
     return {"points": [point_label(point) for point in points], "status": list(status.values())}
-
-
-def data_chart(checks: DataReport) -> Json:
-    """Return the depth of reference and queries, and the make-up of what is labelled in percent, a row per class."""
-    if checks.cells.empty:
-        return {"parts": [], "depth": {}, "labelled": [], "classes": [], "shares": []}
-    parts = checks.cells["name"].tolist()
-    depth = {
-        what: [
-            [number(value, 1) for value in row]
-            for row in checks.cells[[f"{what} {share}%" for share in (25, 50, 75)]].to_numpy(dtype=float)
-        ]
-        for what in ("counts", "genes")
-    }
-    shares = 100 * checks.makeup[[f"{name} share" for name in checks.labelled]].to_numpy(dtype=float)
-    return {
-        "parts": parts,
-        "depth": depth,
-        "labelled": checks.labelled,
-        "classes": checks.makeup["class"].tolist(),
-        "shares": [[number(value, 1) for value in row] for row in shares],
-    }
 
 
 def draws_chart(schedules: Sequence[Schedule], results: Mapping[str, Result]) -> Json:

@@ -234,6 +234,14 @@ const charts = {
       layout({height: 24 * classes.length + (parts.length > 7 ? 170 : 50), margin: {l: 8, r: 12, t: 8, b: 8}, yaxis: axis(classes, {range: [classes.length - .5, -.5], showgrid: false}),
         xaxis: {...axis([]), tickvals: range(parts.length), ticktext: parts.map(name => cut(name, parts.length > 7 ? 20 : Math.max(7, Math.floor((narrow.matches ? 30 : 100) / parts.length)))), showgrid: false, side: "top", tickangle: parts.length > 7 ? -60 : 0}})];
   },
+  genes() {
+    const rows = D.data.genes, n = rows.length;
+    if (!n) return empty("The data could not be described.");
+    const parts = [["in the reference too", "--data"], ["here alone", "--parameter"], ["without counts here", "--chance3"]];
+    return [parts.map(([name, colour], k) => ({type: "bar", orientation: "h", name, y: range(n), x: rows.map(row => row[k + 1]), marker: {color: css(colour)}, hoverinfo: "text",
+      hovertext: rows.map(row => `${broken(row[0])}<br>${row[k + 1].toLocaleString("en")} genes ${name}`)})),
+      layout({barmode: "stack", bargap: .35, height: 30 * n + 100, showlegend: true, yaxis: axis(rows.map(row => row[0]), {range: [n - .5, -.5], showgrid: false}), xaxis: {rangemode: "tozero", nticks: narrow.matches ? 4 : 8, title: {text: "genes"}}})];
+  },
   flips() {
     const {names, series} = D.flips, n = names.length;
     if (!n) return empty("No two finished trials differ in their condition alone.");
@@ -255,20 +263,28 @@ charts.embedding = () => {
   const one = D.embedding[+$("embedded").value], by = $("coloured").value, first = +$("axes").value, n = one.reference;
   const x = one.at[first], y = one.at[first + 1] || x.map(() => 0), rows = range(x.length), classOf = i => one.classes[one.label[i]] || "no label";
   const points = (some, marker, name, shown, hover) => ({type: "scatter", mode: "markers", x: some.map(i => x[i] / 100), y: some.map(i => y[i] / 100), name: cut(name, 40), showlegend: shown, hoverinfo: "text", hovertext: some.map(hover), marker: {size: 5, ...marker}});
-  const told = i => `${broken(classOf(i))}<br>trust: ${["high", "check", "none"][one.trust[i - n]]}, agreement ${one.agreement[i - n]}%, novelty ${one.novelty[i - n]}%`, known = i => `reference: ${broken(classOf(i))}`;
+  const counted = i => one.counts ? `<br>${one.counts[i].toLocaleString("en")} counts` : "", known = i => `reference: ${broken(classOf(i))}${counted(i)}`;
+  const told = i => one.trust ? `${broken(classOf(i))}<br>trust: ${["high", "check", "none"][one.trust[i - n]]}, agreement ${one.agreement[i - n]}%, novelty ${one.novelty[i - n]}%` : `${broken(one.query)}: ${broken(classOf(i))}${counted(i)}`;
   const reference = rows.slice(0, n), query = rows.slice(n), traces = [];
-  $("embedding-note").textContent = `Principal components of log-normalised counts. Hollow or grey: reference; full: ${one.query}, with what all trainings call a cell together.` + (one.shown < one.of ? ` ${one.shown.toLocaleString("en")} of ${one.of.toLocaleString("en")} cells, at random.` : "");
-  if (by === "label") one.classes.forEach((name, c) => {
-    const look = {color: colourOf(c), symbol: SYMBOLS[Math.floor(c / 7) % 7]};
+  $("embedding-note").textContent = (one.trust ? `Principal components of log-normalised counts. Hollow or grey: reference; full: ${one.query}, with what all trainings call a cell together.` : `Principal components of log-normalised counts, the same for all queries.${by === "query" ? "" : " Hollow: reference; full: " + one.query + "."}`) + (one.shown < one.of ? ` ${one.shown.toLocaleString("en")} of ${one.of.toLocaleString("en")} cells, at random.` : "");
+  if (by === "label") [...one.classes, ...(one.counts && one.label.includes(-1) ? [null] : [])].forEach((name, c) => {
+    if (name === null) { name = "no label"; c = -1; }
+    const look = c < 0 ? {color: css("--soft"), symbol: "circle"} : {color: colourOf(c), symbol: SYMBOLS[Math.floor(c / 7) % 7]};
     traces.push(points(reference.filter(i => one.label[i] === c), {...look, symbol: look.symbol + "-open", opacity: .45}, name, false, known));
     traces.push(points(query.filter(i => one.label[i] === c), look, name, true, told));
   });
+  else if (by === "counts") {
+    const top = [...one.counts].sort((a, b) => a - b)[Math.floor(.98 * (x.length - 1))], scale = {cmin: 0, cmax: top, colorscale: SEQUENCE.map((c, k) => [k / (SEQUENCE.length - 1), c])};
+    traces.push(points(reference, {color: reference.map(i => one.counts[i]), symbol: "circle-open", opacity: .6, ...scale}, "reference", true, known));
+    traces.push(points(query, {color: query.map(i => one.counts[i]), showscale: true, colorbar: {thickness: 12, title: {text: "counts"}}, ...scale}, one.query, true, told));
+  }
+  else if (by === "query") traces.push(points(reference, {color: css("--parameter"), opacity: .35}, "reference", true, known), points(query, {color: css("--data"), opacity: .6}, one.query, true, told));
   else {
     traces.push(points(reference, {color: css("--soft"), opacity: .25}, "reference", true, known));
     if (by === "trust") ["high", "check", "none"].forEach((name, t) => traces.push(points(query.filter(i => one.trust[i - n] === t), {color: [css("--data"), css("--parameter"), css("--c2")][t]}, name, true, told)));
     else traces.push(points(query, {color: query.map(i => one[by][i - n]), cmin: 0, cmax: 100, colorscale: (by === "novelty" ? [...SEQUENCE].reverse() : SEQUENCE).map((c, k) => [k / (SEQUENCE.length - 1), c]), showscale: true, colorbar: {ticksuffix: "%", thickness: 12, title: {text: by}}}, one.query, false, told));
   }
-  return [traces, layout({height: narrow.matches ? 380 : 520, showlegend: by === "label" || by === "trust", xaxis: {title: {text: `component ${first + 1}`}, zeroline: false}, yaxis: {title: {text: `component ${first + 2}`}, automargin: true, zeroline: false}})];
+  return [traces, layout({height: narrow.matches ? 380 : 520, showlegend: by !== "agreement" && by !== "novelty", xaxis: {title: {text: `component ${first + 1}`}, zeroline: false}, yaxis: {title: {text: `component ${first + 2}`}, automargin: true, zeroline: false}})];
 };
 function empty(text) {
   return [[], layout({height: 90, margin: {l: 8, r: 8, t: 8, b: 8}, xaxis: {visible: false}, yaxis: {visible: false}, annotations: [{text: cut(text, narrow.matches ? 50 : 130), showarrow: false, x: 0, xanchor: "left", y: .5, xref: "paper", yref: "paper", font: {color: css("--soft")}}]})];
@@ -340,7 +356,7 @@ choices("factor-b", crossed, ["interaction"]);
 choices("condition", D.conditions.map((one, i) => [String(i), one.label]), ["confusion"]);
 choices("part", Object.keys(D.confusion).map(part => [part, {heldout: "held-out", train: "training", query: "query (true labels)"}[part] || part]), ["confusion"]);
 choices("embedded", D.embedding.map((one, i) => [String(i), one.query]), ["embedding"]);
-choices("coloured", ["trust", "label", "agreement", "novelty"].map(name => [name, name]), ["embedding"]);
+choices("coloured", (D.embedding.length && D.embedding[0].counts ? ["query", "label", "counts"] : ["trust", "label", "agreement", "novelty"]).map(name => [name, name]), ["embedding"]);
 choices("axes", [["0", "1 and 2"], ...(D.embedding.length && D.embedding[0].at.length > 3 ? [["2", "3 and 4"]] : [])], ["embedding"]);
 choices("which", [["all", "all"], ["best", "best fifth"], ["worst", "worst fifth"]], ["parallel"]);
 if (crossed.length > 1) $("factor-b") && ($("factor-b").value = crossed[1][0]);

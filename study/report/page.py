@@ -18,7 +18,8 @@ from plotly.offline import get_plotlyjs
 from study.cells import Cells
 from study.plan import Plan
 from study.report.analysis import Analysis
-from study.report.charts import Json, chart_data, data_chart, draws_chart, flip_chart, flip_tables, trial_map
+from study.report.charts import Json, chart_data, draws_chart, flip_chart, flip_tables, trial_map
+from study.report.described import data_chart
 from study.report.embedding import embedding_chart
 from study.report.sections import (
     cards,

@@ -12,8 +12,18 @@ from tests.made import FINE
 
 
 def test_the_bundled_cells_are_fit_and_described():
-    report = check_data(compose(FINE).data, ("asis", "shallow"))
+    report = check_data(compose(FINE).data, ("asis", "shallow"), points=300)
     assert report.problems == ()
+    assert {name: (len(one.rows), one.of) for name, one in report.points.items()} == {
+        "reference": (100, 269),
+        "asis": (100, 431),
+        "shallow": (100, 431),
+    }
+    asis, shallow = report.points["asis"], report.points["shallow"]
+    assert set(report.labels["reference"]) <= {*report.classes["class"], ""}
+    assert shallow.totals.mean() < 0.3 * asis.totals.mean()
+    apart = [np.abs(one.at.mean(axis=0) - report.points["reference"].at.mean(axis=0)).max() for one in (asis, shallow)]
+    assert apart[0] < apart[1] / 2, "the thinned query is shifted, its original is not"
     cells = report.cells.set_index("name")
     assert cells["cells"].to_dict() == {"reference": 269, "asis": 431, "shallow": 431}
     assert cells["batches"].to_dict() == {"reference": 3, "asis": 5, "shallow": 5}
@@ -27,6 +37,7 @@ def test_the_bundled_cells_are_fit_and_described():
 
 def test_tables_are_short_and_json_holds_everything(toy, combined):
     report = check_data(combined(toy, truth_key=None))
+    assert not report.points, "nobody asked for them"
     assert [title.split(" ")[0].rstrip(",") for title, _ in report.tables()] == ["Cells", "Classes", "Batches", "Genes"]
     cells, classes = (table.set_index(table.columns[0]) for _, table in report.tables()[:2])
     middle, low, high = (f"{report.cells.loc[1, f'counts {share}%']:,.0f}" for share in (50, 25, 75))

@@ -620,7 +620,8 @@ def shared(toy: AnnData, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         Path(folder).chmod(0o755)
         monkeypatch.chdir(folder)
         made = Place(Path(folder), toy, capsys)
-        assert made.call("check", *TOY).code == 0  # all modules are imported, while they may be read
+        assert made.call("check", *TOY, "--page", "a/check.html").code == 0  # all modules are imported, and may be read
+        assert (Path(folder) / "a" / "check.html").stat().st_size > 1e6 and not (Path(folder) / "studies").exists()
         yield made
         for path in Path(folder).iterdir():
             path.chmod(0o755)
@@ -662,7 +663,7 @@ def test_a_configuration_that_may_not_be_read(shared: Place) -> None:
     assert "best.yaml: cannot be read" in as_nobody(shared, "transfer", "--config", "best.yaml")
 
 
-@pytest.mark.parametrize("words", ["plan TOY root=closed", "init closed/new"])
+@pytest.mark.parametrize("words", ["plan TOY root=closed", "check TOY root=closed", "init closed/new"])
 def test_a_folder_that_may_not_be_written(shared: Place, words: str) -> None:
     (shared.folder / "closed").mkdir(mode=0o555)
     message = as_nobody(shared, *words_of(words), code=1)

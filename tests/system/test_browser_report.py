@@ -14,6 +14,7 @@ from playwright.sync_api import Browser
 
 from study.attribution.attribute import attribute_study
 from study.plan.factors import strata
+from study.report.checked import render_check
 from study.trials.tables import count_frame
 from tests.scenes import Scene, described, labels_for, large, scene
 from tests.system.browser import Visit, chromium, visit
@@ -132,6 +133,30 @@ def test_cells_are_drawn_by_trust_label_agreement_and_novelty(browser: Browser, 
         assert here.ask("$('embedding').data[0].y") != before
         here.page.locator("#embedded").select_option("1")
         assert here.ask("D.embedding[1].query") in here.page.inner_text("#embedding-note")
+        here.assert_well()
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_the_page_of_a_check_shows_the_cells_and_runs_no_names(browser: Browser, tmp_path: Path, width: int) -> None:
+    path = tmp_path / "check.html"
+    path.write_text(render_check(HOSTILE[0], described(HOSTILE, HOSTILE)), encoding="utf-8")
+    with opened(browser, path.as_uri(), width) as here:
+        found = here.ask("chartsOf()")
+        assert set(found) == {"embedding", "depth", "makeup", "genes"}
+        assert all(one["traces"] and one["shapes"] for one in found.values())
+
+        def names() -> list[str]:
+            return here.ask("$('embedding').data.map(t => t.name)")
+
+        shown = {"query": 2, "label": 2 * (len(HOSTILE) + 1), "counts": 2}
+        for look, traces in shown.items():
+            here.page.locator("#coloured").select_option(look)
+            assert len(names()) == traces and here.ask("$('embedding').data.flatMap(t => t.x).length") == 18
+        before = here.ask("$('embedding').data[1].y")
+        here.page.locator("#embedded").select_option("1")
+        assert here.ask("$('embedding').data[1].y") != before
+        assert here.ask("faintTexts()") == [] and here.ask("document.documentElement.scrollWidth") <= width
+        assert here.ask("window.pwned") is None
         here.assert_well()
 
 
