@@ -22,6 +22,7 @@ from study.commands.options import (
     Detach,
     Into,
     Json,
+    OpenPage,
     OutcomeColumns,
     Overrides,
     Page,
@@ -273,12 +274,12 @@ def diagnose(
     print_json(as_json, {**found.to_json(), "reported": said})
 
 
-@app.command(epilog=examples("scanvi-study ui tracking.port=5001"))
-def ui(overrides: Overrides = None) -> None:
-    """Open MLflow on this machine (127.0.0.1) to compare the runs."""
+@app.command(epilog=examples("scanvi-study ui --open", "scanvi-study ui tracking.port=5001"))
+def ui(overrides: Overrides = None, open_page: OpenPage = False) -> None:
+    """Serve MLflow on this machine (127.0.0.1), with a view of the trials of this study."""
     from study.tracking import serve
 
-    if serve(compose(overrides or []).tracking):
+    if serve(compose(overrides or []), open_page):
         raise typer.Exit(1)
 
 

@@ -66,6 +66,7 @@ Page = Annotated[Path, typer.Option("--page", metavar="HTML", help="Where to wri
 CheckPage = Annotated[
     Path | None, typer.Option("--page", metavar="HTML", help="Where to write the page. [check.html of the study]")
 ]
+OpenPage = Annotated[bool, typer.Option("--open", help="Open the trials of this study in a browser.")]
 Into = Annotated[
     list[Path] | None,
     typer.Option(

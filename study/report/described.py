@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def shift_chart(checks: DataReport) -> list[Json]:
 
 def _genes(checks: DataReport) -> list[list[Any]]:
     rows = [
-        [f"file {source}", shared, genes - shared, 0]
+        [f"file {Path(str(source)).name}", shared, genes - shared, 0]
         for source, genes, shared in checks.files.iloc[:, :3].itertuples(index=False)
         if len(checks.files) > 1
     ]

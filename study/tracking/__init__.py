@@ -1,6 +1,6 @@
 """Results on disk, projected into MLflow. The only room that imports mlflow.
 
-In the order of flow: slug, matrices, database, store, queue, values, mirror, registry, runs, server.
+In the order of flow: slug, matrices, database, store, queue, values, mirror, registry, runs, views, server.
 """
 
 import lazy_loader

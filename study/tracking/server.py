@@ -8,15 +8,30 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+import webbrowser
+from collections.abc import Callable
+from threading import Thread
+from urllib.request import urlopen
 
-from study.config import Tracking
+from study.config import StudyConfig
 from study.errors import InputError
 from study.tracking.database import database_of
 from study.tracking.store import open_store, refusals, uri_of
+from study.tracking.views import share_trials
+
+WAIT = 60  # seconds for a server to start
 
 
-def serve(tracking: Tracking) -> int:
-    """Serve MLflow's pages of the local store on 127.0.0.1 until interrupted.
+def serve(config: StudyConfig, show: bool = False) -> int:
+    """Serve MLflow's pages of the local store on 127.0.0.1 until interrupted; say where a study's trials are in it.
+
+    Parameters
+    ----------
+    config
+        The study.
+    show
+        Open its trials in a browser.
 
     Returns
     -------
@@ -27,18 +42,20 @@ def serve(tracking: Tracking) -> int:
     InputError
         If a tracking server is configured, nothing was run yet, the store cannot be used, or the port is taken.
     """
+    tracking = config.tracking
     database = database_of(tracking)
     if tracking.uri is not None:
         raise InputError(f"tracking: open {tracking.uri} in a browser; 'ui' serves only the local store.")
     if not (database.exists() or database.is_symlink() or database.parent.is_file()):
         raise InputError(f"tracking: there is no {database} yet. Run a study first: scanvi-study run")
     with refusals(tracking):
-        open_store(tracking)
+        trials = share_trials(open_store(tracking), config.name, config.space.factors)
     _refuse_taken(tracking.port)
     port, uri = str(tracking.port), uri_of(tracking)
     store = ["--backend-store-uri", uri, "--registry-store-uri", uri]
     store += ["--artifacts-destination", str(database.parent / "artifacts")]
-    print(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)", file=sys.stderr)
+    address = f"http://127.0.0.1:{port}"
+    _tell(config, address, trials)
     # One person looks: four workers would take four times as long to start.
     where = ["--host", "127.0.0.1", "--port", port, "--workers", "1"]
     command = [sys.executable, "-m", "mlflow", "server", *where, *store]
@@ -52,8 +69,34 @@ def serve(tracking: Tracking) -> int:
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, end)
+        if show:
+            Thread(target=_open, args=(address, trials, server.poll), daemon=True).start()
         code = server.wait()
     return 0 if ended else code
+
+
+def _tell(config: StudyConfig, address: str, trials: str) -> None:
+    """Print where everything is."""
+    report = config.directory / "report.html"
+    print(f"MLflow: {address}  (Ctrl-C ends it)", file=sys.stderr)
+    where = address + trials if trials else "none in it yet; run the study, or sync it"
+    print(f"Trials of {config.name}: {where}", file=sys.stderr)
+    if report.exists():
+        print(f"Report: {report.absolute().as_uri()}", file=sys.stderr)
+
+
+def _open(address: str, trials: str, ended: Callable[[], int | None]) -> None:
+    """Open a page once the server answers."""
+    until = time.monotonic() + WAIT
+    while ended() is None and time.monotonic() < until:
+        try:
+            urlopen(f"{address}/health", timeout=5).close()
+        except OSError:
+            time.sleep(0.2)
+            continue
+        if not webbrowser.open(address + trials):
+            print("No browser could be opened from here: follow the link.", file=sys.stderr)
+        return
 
 
 def _environment() -> dict[str, str]:

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import quote
 
 import mlflow
@@ -17,7 +18,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.system.browser import Visit, chromium, visit
-from tests.system.conftest import Workplace, kill_group
+from tests.system.conftest import SMALL, Workplace, kill_group
 
 PATIENCE = 60_000  # milliseconds; a React application on a busy machine
 FACTORS = ["query", "scanvi.max_epochs", "scanvi.n_samples_per_label"]
@@ -31,14 +32,18 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def address(finished: Workplace) -> Iterator[str]:
-    """`scanvi-study ui` on the finished study, and where it listens; told to end, it leaves nothing running."""
+def served(finished: Workplace) -> Iterator[tuple[str, Path]]:
+    """`scanvi-study ui` on the finished study, where it listens and what it prints; told to end, it leaves nothing."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "study", "ui", f"tracking.port={port}"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "text": True, "start_new_session": True}
-    with subprocess.Popen(command, cwd=finished.folder, env=finished.environment, **quiet) as server:
+    command = [sys.executable, "-m", "study", "ui", *SMALL, f"tracking.port={port}"]
+    said = finished.folder / "ui.log"
+    quiet = {"stdout": subprocess.DEVNULL, "text": True, "start_new_session": True}
+    with (
+        said.open("w") as log,
+        subprocess.Popen(command, cwd=finished.folder, env=finished.environment, stderr=log, **quiet) as server,
+    ):
         try:
             where = f"http://127.0.0.1:{port}"
             for _ in range(240):
@@ -47,7 +52,7 @@ def address(finished: Workplace) -> Iterator[str]:
                     break
                 except OSError:
                     time.sleep(0.5)
-            yield where
+            yield where, said
         finally:
             server.terminate()
             try:
@@ -56,6 +61,16 @@ def address(finished: Workplace) -> Iterator[str]:
                 kill_group(server)  # a server that does not end shall fail the test, not hold it up
         with pytest.raises(urllib.error.URLError):
             urllib.request.urlopen(f"{where}/health", timeout=5)
+
+
+@pytest.fixture(scope="module")
+def address(served: tuple[str, Path]) -> str:
+    return served[0]
+
+
+@pytest.fixture(scope="module")
+def printed(served: tuple[str, Path]) -> str:
+    return served[1].read_text()
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +150,22 @@ def test_trials_are_compared_in_parallel_coordinates_over_the_factors(table: Vis
     expect(page.get_by_text("Comparing 16 Runs from 1 Experiment")).to_be_visible()
     # Without a click these are the factors, and nothing else.
     expect(page.locator(".parcoords .axis-title")).to_have_text([*FACTORS, re.compile("heldout/")])
+
+
+def test_the_link_that_ui_prints_shows_factors_and_recalls_of_the_trials(browser: Browser, printed: str) -> None:
+    address = next(
+        line.partition(": ")[2] for line in printed.splitlines() if line.startswith("Trials of pbmc68k-tiny")
+    )
+    report = next(line.partition(": ")[2] for line in printed.splitlines() if line.startswith("Report: "))
+    assert urllib.request.urlopen(report).read(15) == b"<!doctype html>"
+    with visit(browser, address, width=2000) as here:
+        here.page.set_default_timeout(PATIENCE)
+        expect(count(here.page)).to_have_text("16 matching runs")
+        cards = here.page.get_by_test_id("experiment-view-compare-runs-card")
+        # A factor of numbers and "all" would hide half of the trials.
+        plain = [name for name in FACTORS if name != "scanvi.n_samples_per_label"]
+        expect(cards.nth(0).locator(".axis-title")).to_have_text([*plain, "heldout/macro_recall"])
+        expect(cards.nth(1).locator(".axis-title")).to_have_text([re.compile("^heldout/recall/")] * 4)
 
 
 def test_curves_go_by_epoch(table: Visit, address: str, runs: dict[str, str]) -> None:
