@@ -162,10 +162,11 @@ def test_the_link_that_ui_prints_shows_factors_and_recalls_of_the_trials(browser
         here.page.set_default_timeout(PATIENCE)
         expect(count(here.page)).to_have_text("16 matching runs")
         cards = here.page.get_by_test_id("experiment-view-compare-runs-card")
+        for name in ("query", "scanvi.max_epochs", "heldout/macro_recall"):
+            expect(cards.nth(0)).to_contain_text(name)
         # A factor of numbers and "all" would hide half of the trials.
-        plain = [name for name in FACTORS if name != "scanvi.n_samples_per_label"]
-        expect(cards.nth(0).locator(".axis-title")).to_have_text([*plain, "heldout/macro_recall"])
-        expect(cards.nth(1).locator(".axis-title")).to_have_text([re.compile("^heldout/recall/")] * 4)
+        expect(cards.nth(0)).not_to_contain_text("scanvi.n_samples_per_label")
+        expect(cards.nth(1)).to_contain_text("heldout/recall/Dendritic cell")
 
 
 def test_curves_go_by_epoch(table: Visit, address: str, runs: dict[str, str]) -> None:
