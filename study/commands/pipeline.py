@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,13 +21,14 @@ from study.commands.refusal import nothing_left_if_refused
 from study.config import StudyConfig, dump
 from study.errors import WritingError
 from study.plan import Stage
-from study.report import Analysis, analyse, read_finished, take_look, write_report
+from study.report import Analysis, analyse, goes_on, read_finished, write_report
 from study.studies import Recall, Study, following, looked_at, open_study, recall_reader, trusted
 from study.sweep import Account, Tree, alone, cluster, kept_account, train_stages
 from study.tracking import Projection
 from study.trials import (
     Result,
     fit_logistic,
+    halted_epochs,
     kept_states,
     read_all,
     read_failures,
@@ -104,7 +105,7 @@ def _run(config: StudyConfig, show: Show, command: str, wrote: Callable[[Path], 
         files.tidy(config.directory / "counts", untouched=ABANDONED)
         keys = list(study.plan.all_by_key)
         before = read_all(config.directory, keys)
-        missing = study.plan.missing(before.keys(), kept_states(config.directory, study.plan))
+        missing = _missing(study, before.keys())
         _warn_of_other_versions(before)
         # Ray first: what does not fit the cluster is refused before MLflow hears of it.
         workers = cluster(config.resources) if missing else nullcontext()
@@ -193,24 +194,29 @@ def _sweep(
 def _further(study: Study, recall: Recall, account: Account) -> tuple[Study, tuple[Stage, ...], Account]:
     """Return what is trained after a sweep, with the account to go on from; nothing if it was interrupted.
 
-    A search goes on until its winner is confirmed, and `replicates: auto` until nothing is open.
+    A search goes on until its winner is confirmed, a design that decides itself how far it goes until it has.
     """
-    if (
-        study.search is None and not study.config.space.declared
-    ) or account.stages_done + account.stages_failed < account.stages_total:
+    decided = not study.config.space.declared and study.config.budget != "grow"
+    if (study.search is None and decided) or account.stages_done + account.stages_failed < account.stages_total:
         return study, (), account
     # What failed has been tried in this run.
     settled = {key for key in study.plan.all_by_key if recall(key) is not None}
-    missing = study.plan.missing(settled, kept_states(study.config.directory, study.plan))
+    missing = _missing(study, settled)
     stages, steps = account.stages_total + len(missing), account.steps_total + _steps(missing)
     return study, missing, replace(account, total=len(study.plan.all_by_key), stages_total=stages, steps_total=steps)
 
 
 def _looked(study: Study) -> Study:
-    """Look at a study that goes on until nothing is open, if it is due, and return it as it goes on from there."""
-    while (look := take_look(study)) and look.open:
+    """Judge a study that decides itself how far it goes, if it is due, and return it as it goes on from there."""
+    while goes_on(study):
         study = looked_at(study)
     return study
+
+
+def _missing(study: Study, done: Collection[str]) -> tuple[Stage, ...]:
+    """The stages still to train, from what is kept on disk."""
+    directory, plan = study.config.directory, study.plan
+    return plan.missing(done, kept_states(directory, plan), halted_epochs(directory, plan))
 
 
 def _both(first: Show, second: Show) -> Show:

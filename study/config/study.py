@@ -71,6 +71,10 @@ def _study_name(name: str) -> str:
     return name
 
 
+# The epochs that `budget: grow` is about: levels are snapshots of one training.
+GROWING = "scanvi.max_epochs"
+
+
 class StudyConfig(Settings):
     """A whole study: data, what varies, settings, resources and tracking."""
 
@@ -88,6 +92,22 @@ class StudyConfig(Settings):
     def _outcomes_differ(self) -> Self:
         if len(set(self.outcomes)) < len(self.outcomes):
             raise ValueError(f"outcomes {written(self.outcomes)} contain a duplicate; name each outcome once")
+        return self
+
+    @model_validator(mode="after")
+    def _epochs_can_grow(self) -> Self:
+        space = self.space
+        if space.factors.get("budget") and "grow" in (space.factors["budget"].levels or ()):
+            raise ValueError("'grow' is no level of 'budget': it says of the whole study how far epochs are trained")
+        if self.budget != "grow":
+            return self
+        levels = space.factors[GROWING].levels if GROWING in space.factors else None
+        grows = isinstance(levels, tuple) and list(levels) == sorted(levels) and len(levels) > 2
+        if space.design != "factorial" or self.scanvi.protocol != "joint" or not grows:
+            raise ValueError(
+                f"'budget: grow' trains more epochs while they matter: it needs 'design: factorial', joint training, "
+                f"and a factor {GROWING} with three or more levels that grow, found levels {written(levels)}"
+            )
         return self
 
     @property
@@ -109,6 +129,7 @@ class StudyConfig(Settings):
             If a name is no setting, or a level does not fit it.
         """
         values = self.model_dump(include=set(Settings.model_fields))
+        values["budget"] = "epochs" if self.budget == "grow" else self.budget  # each trial has the epochs of its level
         for name, level in levels.items():
             *parents, leaf = name.split(".")
             target: Any = values

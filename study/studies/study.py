@@ -12,6 +12,7 @@ from study.cells import Cells, class_names, prepare, query_names
 from study.config import StudyConfig
 from study.errors import InputError, few, nearest
 from study.plan import Conditions, Plan, Stratum, controls_of, plan_study, refuse_without_truth, strata, trials_of
+from study.studies.growth import growth_of
 from study.studies.looks import at_look, with_replicates
 from study.studies.search import Recall, Search, conditions_of, follow_search, recall_reader
 
@@ -53,7 +54,7 @@ def open_study(config: StudyConfig, wrote: Callable[[Path], None] | None = None)
         conditions = conditions_of(config, queries, cells)
         search, plan = follow_search(config, queries, conditions, recall_reader(config.directory))
         return Study(config, queries, cells, plan, search)
-    return Study(config, queries, cells, plan_study(at_look(config, queries), cells, queries))
+    return looked_at(Study(config, queries, cells, Plan((), (), (), 0, ())))
 
 
 def _refuse_unknown_classes(config: StudyConfig, cells: Mapping[str, Cells]) -> None:
@@ -74,7 +75,7 @@ def following(study: Study, recall: Recall) -> Callable[[], Study]:
         What reads `METRIC` of a trial.
     """
     if study.search is None:
-        return lambda: looked_at(study) if study.config.space.declared else study
+        return lambda: looked_at(study)
 
     # Kept between readings: what is asked of the cells takes a pass over them.
     @cache
@@ -89,14 +90,19 @@ def following(study: Study, recall: Recall) -> Callable[[], Study]:
 
 
 def looked_at(study: Study) -> Study:
-    """Return a study as its looks call for it now."""
-    return replace(study, plan=plan_study(at_look(study.config, study.queries), study.cells, study.queries))
+    """Return a design as its record calls for it now; while epochs grow, trainings leave what they need to go on."""
+    plan = plan_study(at_look(study.config, study.queries), study.cells, study.queries)
+    growth = growth_of(study.config)
+    if growth and not growth.ended:
+        plan = replace(plan, stages=tuple(replace(s, leave=s.kind == "fine-tuning") for s in plan.stages))
+    return replace(study, plan=plan)
 
 
 def most_of(study: Study) -> Study:
     """Return a study with all that it can come to train: of a search, as if all candidates were equally good."""
-    if study.config.space.declared:
-        most = with_replicates(study.config, study.config.space.declared[-1])
+    if study.search is None:
+        config, declared = study.config, study.config.space.declared
+        most = with_replicates(config, declared[-1]) if declared else config
         return replace(study, plan=plan_study(most, study.cells, study.queries))
     return replace(following(study, lambda key: 0.0)(), search=study.search)
 

@@ -1,5 +1,6 @@
 from .arguments import scanvi_arguments as scanvi_arguments
 from .arguments import scvi_arguments as scvi_arguments
+from .halted import Halted as Halted
 from .hardware import Hardware as Hardware
 from .models import State as State
 from .models import finetune as finetune

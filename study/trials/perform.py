@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from study.trials.metrics import measure
 from study.trials.neighbours import neighbour_probabilities
 from study.trials.probes import latent_of, probe
 from study.trials.record import Predictions, Result
-from study.trials.store import read_state, write_result, write_state
+from study.trials.store import read_halted, read_state, write_halted, write_result, write_state
 from study.trials.timing import Stopwatch, Timing, worker_name, write_timing
 
 KINDS = ("pretraining", "fine-tuning", "surgery")  # in the order of a chain
@@ -56,10 +57,12 @@ def perform(stage: Stage, cells: Cells, directory: Path, on: Hardware) -> None:
         cells = stage.condition.take(cells)
         parts = split_cells(cells, stage.replicate.fold, stage.folds, stage.settings.scvi.batch_size)
         state = read_state(directory, stage.parent, stage.before[-1]) if stage.parent else {}
+        start = read_halted(directory, stage.key, stage.begun) if stage.begun else None
+        leave = partial(write_halted, directory, stage.key) if stage.leave else None
 
     def read(snapshot: Snapshot) -> None:
         with watch.part("writing"):  # entered first, because that adds up the seconds of training so far
-            reached.append((snapshot.epoch, watch.seconds["training"]))
+            reached.append((snapshot.epoch - stage.begun, watch.seconds["training"]))
             if snapshot.epoch in stage.keep:
                 write_state(directory, stage.key, snapshot.epoch, state_of(snapshot.model))
         if snapshot.epoch in stage.trials:
@@ -75,7 +78,7 @@ def perform(stage: Stage, cells: Cells, directory: Path, on: Hardware) -> None:
         if stage.kind == "pretraining":
             pretrain(cells, parts, settings, seed, epochs, read, on)
         elif stage.kind == "fine-tuning":
-            finetune(cells, parts, settings, seed, epochs, read, on, state)
+            finetune(cells, parts, settings, seed, epochs, read, on, state, start, leave)
         else:
             operate(cells, parts, settings, seed, epochs, read, on, state)
     write_timing(directory, _timing(stage, cells, on, watch, reached))
@@ -129,7 +132,7 @@ def _timing(stage: Stage, cells: Cells, on: Hardware, watch: Stopwatch, reached:
         classes=len(cells.classes),
         network=(scvi.n_layers, scvi.n_hidden, scvi.batch_size),
         steps_per_epoch=stage.steps_per_epoch,
-        epochs=stage.epochs[-1],
+        epochs=stage.training,
         steps=stage.length,
         trials=len(stage.trials),
         setup=seconds["setup"],
