@@ -31,6 +31,7 @@ from study.cells import Cells
 from study.config import Resources
 from study.errors import WritingError
 from study.files import explained
+from study.imports import uncollected
 from study.plan import Stage
 from study.sweep.capacity import fits, request
 from study.sweep.cluster import error_text, nodes, set_up_tune
@@ -94,7 +95,8 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         # Takes seconds. In `setup` Tune would wait for it, and hand the stage to a worker that is ready meanwhile.
-        from study.trials import perform
+        with uncollected():
+            from study.trials import perform
 
         _freeze()
         cells: Cells = ray.get(self._cells[self._stage.condition.query])
