@@ -7,7 +7,6 @@ from .choice import choice_of as choice_of
 from .export import files_to_keep as files_to_keep
 from .export import write_choice as write_choice
 from .search import NOT_EXPLAINED as NOT_EXPLAINED
-from .search import Recall as Recall
 from .search import Search as Search
 from .search import recall_reader as recall_reader
 from .study import Study as Study
