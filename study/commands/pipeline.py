@@ -22,15 +22,16 @@ from study.commands.rounds import Rounds, Show
 from study.config import StudyConfig, dump
 from study.imports import uncollected
 from study.plan import Stage
-from study.report import Analysis, analyse, read_finished, write_report
-from study.studies import Choice, Study, files_to_keep, open_study, trusted
+from study.studies import Study, open_study
 from study.sweep import alone, cluster
 from study.trials import HELD_OUT, MACRO_RECALL, Result, kept_states, metric, read_all, read_failures
-from study.trust import Labels
 from study.versions import versions
 
 if TYPE_CHECKING:  # imported while Ray starts
+    from study.report import Analysis
+    from study.studies import Choice
     from study.tracking import Projection
+    from study.trust import Labels
 
 log = logging.getLogger(__name__)
 ABANDONED = 3600  # seconds after which a half-written file of cells is nobody's
@@ -105,6 +106,8 @@ def _run(config: StudyConfig, show: Show, command: str, wrote: Callable[[Path], 
                 _train(rounds, missing, partial(rounds.begin, command))
             else:
                 rounds.begin(command)
+            from study.report import analyse, read_finished, write_report
+
             with _meanwhile(workers.close):  # Ray takes more than a second to end
                 analysis = analyse(rounds.study, read_finished(rounds.study))
                 page = write_report(rounds.study, analysis, command)
@@ -127,6 +130,7 @@ def _meanwhile(what: Callable[[], object]) -> Iterator[None]:
 def _import_more() -> None:
     """Import what is needed once Ray runs: it takes seconds to start, and hardly needs this process for it."""
     with uncollected():
+        from study.report import analyse  # noqa: F401
         from study.sweep import train_stages  # noqa: F401
         from study.tracking import Projection  # noqa: F401
 
@@ -171,6 +175,7 @@ def sync_study(config: StudyConfig) -> tuple[int, str]:
     found = read_all(config.directory, study.plan.all_by_key)
     failures = read_failures(config.directory, [key for key in study.plan.all_by_key if key not in found])
     present = [config.directory / name for name in ("config.yaml", "report.html")]
+    from study.studies import trusted
     from study.tracking import Projection
 
     with alone(config.directory), Projection(config, study.plan, class_names(study.cells)) as projection:
@@ -213,6 +218,7 @@ def register_choice(registry: Projection, choice: Choice) -> tuple[str, list[str
     WritingError
         If MLflow refuses.
     """
+    from study.studies import files_to_keep
     from study.tracking import register
 
     kept, queries = files_to_keep(registry.config, choice)

@@ -15,11 +15,10 @@ from study.commands.recalls import Recalls, extremes, note
 from study.config import dump
 from study.errors import WritingError
 from study.plan import Stage
-from study.studies import Study, following, recall_reader
+from study.studies import Study
 from study.sweep import Account, Tree, kept_account
 from study.trials import (
     Result,
-    fit_logistic,
     kept_states,
     read_all,
     read_result,
@@ -53,11 +52,14 @@ class Rounds:
         self.study, self.before, self.show = study, before, show
         keys = study.plan.all_by_key
         self.account = Account(len(before), 0, len(keys), stages_total=len(missing), steps_total=_steps(missing))
-        self._recall = recall_reader(study.config.directory)
-        self._follow = following(study, self._recall)
         self._recalls = Recalls()
         self._ended: Tree | None = None
         self._held = ExitStack()
+        if study.search is not None:
+            from study.studies import following, recall_reader  # slow to import
+
+            self._recall = recall_reader(study.config.directory)
+            self._follow = following(study, self._recall)
 
     def __enter__(self) -> Rounds:
         """Do nothing: `begin` does, while workers start."""
@@ -92,6 +94,8 @@ class Rounds:
         plan, directory = self.study.plan, self.study.config.directory
         every = plan.all_by_key.values()
         missing = [planned for planned in every if planned.control == "logistic" and planned.key not in self.before]
+        if missing:
+            from study.trials import fit_logistic
         for planned in missing:
             write_result(directory, *fit_logistic(planned, self.study.cells[planned.condition.query], plan.folds))
         for result in read_all(directory, [planned.key for planned in missing]).values():
@@ -144,9 +148,10 @@ class Rounds:
         return self._next()
 
     def _next(self) -> Sequence[Stage]:
+        if self.study.search is None:
+            return ()
         self.study = self._follow()
-        whole = self.account.stages_done + self.account.stages_failed == self.account.stages_total
-        if self.study.search is None or not whole:
+        if self.account.stages_done + self.account.stages_failed < self.account.stages_total:
             return ()
         # What failed has been tried in this run.
         settled = {key for key in self.study.plan.all_by_key if self._recall(key) is not None}

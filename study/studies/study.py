@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from study.cells import Cells, prepare, query_names
 from study.config import StudyConfig
 from study.plan import Conditions, Plan, Stratum, controls_of, plan_study, refuse_without_truth, strata, trials_of
-from study.studies.search import Recall, Search, conditions_of, follow_search, recall_reader
+
+if TYPE_CHECKING:  # slow to import, and only searches need it
+    from study.studies.search import Recall, Search
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ def open_study(config: StudyConfig, wrote: Callable[[Path], None] | None = None)
     used = list(dict.fromkeys(trial.query for trial in every))
     cells = prepare(config.data, used, counts, wrote)
     if config.space.design == "search":
+        from study.studies.search import conditions_of, follow_search, recall_reader
+
         conditions = conditions_of(config, queries, cells)
         search, plan = follow_search(config, queries, conditions, recall_reader(config.directory))
         return Study(config, queries, cells, plan, search)
@@ -65,6 +70,7 @@ def following(study: Study, recall: Recall) -> Callable[[], Study]:
     """
     if study.search is None:
         return lambda: study
+    from study.studies.search import conditions_of, follow_search
 
     # Kept between readings: what is asked of the cells takes a pass over them.
     @cache
