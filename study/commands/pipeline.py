@@ -18,18 +18,17 @@ from typing import TYPE_CHECKING
 from study import files
 from study.cells import class_names
 from study.commands.refusal import nothing_left_if_refused
-from study.commands.rounds import Rounds, Show
-from study.config import StudyConfig, dump
+from study.commands.rounds import Rounds, Show, goes_on, looked
+from study.config import StudyConfig
 from study.imports import uncollected
 from study.plan import Stage
-from study.studies import Study, open_study
+from study.studies import open_study
 from study.sweep import alone, cluster
-from study.trials import HELD_OUT, MACRO_RECALL, Result, kept_states, metric, read_all, read_failures
+from study.trials import Result, kept_states, read_all, read_failures
 from study.versions import versions
 
 if TYPE_CHECKING:  # imported while Ray starts
     from study.report import Analysis
-    from study.studies import Choice
     from study.tracking import Projection
     from study.trust import Labels
 
@@ -91,6 +90,7 @@ def _run(config: StudyConfig, show: Show, command: str, wrote: Callable[[Path], 
     start = time.perf_counter()
     study = open_study(config, wrote)
     with alone(config.directory):
+        study = looked(study)  # an earlier run may have ended before its look
         for name in ("trials", "stages"):
             files.tidy(config.directory / name)
         # Another command may prepare the cells of this study just now, without its lock.
@@ -136,11 +136,11 @@ def _import_more() -> None:
 
 
 def _train(rounds: Rounds, missing: Sequence[Stage], begin: Callable[[], None]) -> None:
-    """Train what is missing; of a search also what that calls for."""
+    """Train what is missing; of a search, or until nothing is open, also what that calls for."""
     from study.sweep import train_stages
 
     study = rounds.study
-    further = rounds.further if study.search is not None else None
+    further = rounds.further if goes_on(study) else None
     directory, resources = study.config.directory, study.config.resources
     rounds.further(
         train_stages(missing, study.cells, directory, resources, rounds.finished, rounds.progress, begin, further)
@@ -191,40 +191,6 @@ def sync_study(config: StudyConfig) -> tuple[int, str]:
 def _show_trust(projection: Projection, trust: Mapping[str, Labels]) -> None:
     agreement = {query: labels.agreement for query, labels in trust.items()}
     projection.project_labels(agreement, {query: labels.trusted_share for query, labels in trust.items()})
-
-
-def registry_of(study: Study) -> Projection:
-    """Return where the choice of a study is registered.
-
-    Raises
-    ------
-    InputError
-        If MLflow cannot be used.
-    """
-    from study.tracking import Projection
-
-    return Projection(study.config, study.plan, class_names(study.cells))
-
-
-def register_choice(registry: Projection, choice: Choice) -> tuple[str, list[str]]:
-    """Put the chosen settings into MLflow's model registry, with the models that `transfer` made with them.
-
-    Returns
-    -------
-    The version that is now called `best`, and the queries whose models are in it.
-
-    Raises
-    ------
-    WritingError
-        If MLflow refuses.
-    """
-    from study.studies import files_to_keep
-    from study.tracking import register
-
-    kept, queries = files_to_keep(registry.config, choice)
-    winner = choice.table[choice.table["chosen"]].iloc[0]
-    metrics = {metric(HELD_OUT, MACRO_RECALL): float(winner["recall there"])}
-    return register(registry, dump(choice.settings), metrics, f"{choice.reason}.", kept), queries
 
 
 def _tables(config: StudyConfig) -> list[Path]:

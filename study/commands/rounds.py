@@ -1,4 +1,4 @@
-"""What a run trains, as its driver sees it: what each stage gave is shown, and a search goes on, round after round."""
+"""What a run trains, as its driver sees it: what each stage gave is shown, and it goes on, round after round."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Rounds:
         self._recalls = Recalls()
         self._ended: Tree | None = None
         self._held = ExitStack()
-        if study.search is not None:
+        if goes_on(study):
             from study.studies import following, recall_reader  # slow to import
 
             self._recall = recall_reader(study.config.directory)
@@ -86,21 +86,23 @@ class Rounds:
         self._held.enter_context(self.projection)
         self.tell = self._held.enter_context(kept_account(config.directory, command, self.account))
         files.write(config.directory / "config.yaml", yaml.safe_dump(dump(config), sort_keys=False).encode())
-        self.account = replace(self.account, done=self.account.done + self._fit())
+        self._fit()
         self._take(self.before)
 
-    def _fit(self) -> int:
-        """Fit what needs no training stage, the logistic regressions that are missing; return how many."""
+    def _fit(self) -> None:
+        """Fit what needs no training stage, the logistic regressions that are missing."""
         plan, directory = self.study.plan, self.study.config.directory
-        every = plan.all_by_key.values()
-        missing = [planned for planned in every if planned.control == "logistic" and planned.key not in self.before]
-        if missing:
-            from study.trials import fit_logistic
+        fitted = [planned for planned in plan.all_by_key.values() if planned.control == "logistic"]
+        missing = [planned for planned in fitted if read_result(directory, planned.key) is None]
+        if not missing:
+            return
+        from study.trials import fit_logistic
+
         for planned in missing:
             write_result(directory, *fit_logistic(planned, self.study.cells[planned.condition.query], plan.folds))
         for result in read_all(directory, [planned.key for planned in missing]).values():
             self.projection.project(result)
-        return len(missing)
+        self.account = replace(self.account, done=self.account.done + len(missing))
 
     def _take(self, results: Mapping[str, Result]) -> None:
         """Show trials that are finished."""
@@ -122,7 +124,9 @@ class Rounds:
             tree.unwritten = tree.unwritten or str(error)
 
     def further(self, tree: Tree) -> Sequence[Stage]:
-        """Remember what failed of a tree that has ended; return what a search trains next, nothing if interrupted.
+        """Remember what failed of a tree that has ended; return what is trained next, nothing if interrupted.
+
+        A search goes on until its winner is confirmed, and `replicates: auto` until nothing is open.
 
         Nothing is done for the same tree again.
 
@@ -148,9 +152,9 @@ class Rounds:
         return self._next()
 
     def _next(self) -> Sequence[Stage]:
-        if self.study.search is None:
+        if not goes_on(self.study):
             return ()
-        self.study = self._follow()
+        self.study = looked(self._follow())
         if self.account.stages_done + self.account.stages_failed < self.account.stages_total:
             return ()
         # What failed has been tried in this run.
@@ -164,6 +168,7 @@ class Rounds:
         )
         if missing:
             self.projection.extend(self.study.plan)
+            self._fit()
         return missing
 
     def _account(self, tree: Tree) -> Account:
@@ -181,6 +186,23 @@ class Rounds:
             steps_done=first.steps_done + _steps(done),
             classes=extremes(self._recalls),
         )
+
+
+def goes_on(study: Study) -> bool:
+    """Whether what a study trains depends on what it has found."""
+    return study.search is not None or bool(study.config.space.declared)
+
+
+def looked(study: Study) -> Study:
+    """Look at a study that goes on until nothing is open, if it is due, and return it as it goes on from there."""
+    if not study.config.space.declared:
+        return study
+    from study.report import take_look
+    from study.studies import looked_at
+
+    while (look := take_look(study)) and look.open:
+        study = looked_at(study)
+    return study
 
 
 def _steps(stages: Sequence[Stage]) -> int:

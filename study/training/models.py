@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from study.config import ScviSettings, Settings
 from study.plan import Indices, Split, query_rows
 from study.training.arguments import resolve, scanvi_arguments, scvi_arguments
 from study.training.exact import equip, lean_likelihoods
+from study.training.halted import Halted
 from study.training.hardware import Hardware
 from study.training.private import SubSampleLabels
 from study.training.snapshot import ReadSnapshot, Watch
@@ -74,8 +75,22 @@ def finetune(
     read: ReadSnapshot,
     on: Hardware,
     scvi_state: State,
+    start: Halted | None = None,
+    leave: Callable[[Halted], None] | None = None,
 ) -> None:
-    """Train scANVI from pretrained scVI weights, on the same training cells. Parameters as in `pretrain`."""
+    """Train scANVI from pretrained scVI weights, on the same training cells.
+
+    Parameters
+    ----------
+    cells, parts, settings, seed, epochs, read, on
+        As in `pretrain`.
+    scvi_state
+        The weights.
+    start
+        A halted training with the same of all these, to go on with.
+    leave
+        Called at the end with what is needed to go on; None where nobody will.
+    """
     adata = joint_anndata(cells, parts)
     pretrained = build_scvi(adata, settings.scvi)
     pretrained.module.load_state_dict(scvi_state)
@@ -89,7 +104,7 @@ def finetune(
         **resolve(scanvi_arguments(settings.scanvi)),
     )
     assert model.n_labels == len(cells.classes), "a class without a training cell, or a phantom class"
-    watch = Watch(model, epochs, read, classes=cells.classes)
+    watch = Watch(model, epochs, read, classes=cells.classes, start=start, leave=leave)
     samples = settings.scanvi.n_samples_per_label
     _train(
         model,
@@ -218,7 +233,7 @@ def _train(
     # A new index: asked for a name, as it was in setting up, it makes a table of all and keeps that.
     model.adata.obs_names = _nameless(model.adata.n_obs)
     # Given callbacks replace scANVI's own, and without SubSampleLabels the labelled cells are drawn once for all.
-    callbacks = [SubSampleLabels(), watch] if watch.classes else [watch]
+    callbacks = [watch, SubSampleLabels()] if watch.classes else [watch]
     with lean_likelihoods():
         model.train(
             max_epochs=watch.epochs[-1],
