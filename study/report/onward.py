@@ -16,7 +16,7 @@ from study.trials import MACRO, count_frame, forget_halted
 from study.verdict import dominant_group, open_questions
 
 
-def goes_on(study: Study) -> bool:
+def calls_for_more(study: Study) -> bool:
     """Judge a study that decides itself how far it goes, if that is due, and record it.
 
     Returns

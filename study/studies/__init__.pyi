@@ -13,7 +13,6 @@ from .growth import keep_growth as keep_growth
 from .looks import keep_look as keep_look
 from .looks import taken_looks as taken_looks
 from .search import NOT_EXPLAINED as NOT_EXPLAINED
-from .search import Recall as Recall
 from .search import Search as Search
 from .search import recall_reader as recall_reader
 from .study import Study as Study

@@ -33,11 +33,19 @@ class Tree:
         """Return the stage to train next, if one can be."""
         return None if self.unwritten else first_ready(self.stages, self.state)
 
+    def count_ready(self) -> int:
+        """Return how many stages can be trained now."""
+        ready = (self.state.get(one.parent or "", "done") == "done" for one in self.stages if self._waits(one))
+        return 0 if self.unwritten else sum(ready)
+
+    def _waits(self, stage: Stage) -> bool:
+        return self.state[stage.key] == "waiting"
+
     def fail(self, stage: Stage, reason: str) -> None:
         """Mark a stage as failed, and all below it as blocked."""
         self.state[stage.key], self.reasons[stage.key] = "failed", reason
         for child in self.stages:
-            if child.parent == stage.key and self.state[child.key] == "waiting":
+            if child.parent == stage.key and self._waits(child):
                 self.fail(child, f"blocked: the {stage.kind} it starts from failed: {reason}")
                 self.state[child.key] = "blocked"
 

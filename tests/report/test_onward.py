@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from study.errors import InputError
-from study.report.onward import goes_on
+from study.report.onward import calls_for_more
 from study.studies.growth import NAME, growth_of
 from study.studies.study import Study, looked_at
 from study.trials.record import Predictions
@@ -39,28 +39,28 @@ def made_of(levels: list[int]) -> Scene:
 def test_epochs_that_change_nothing_are_the_last(tmp_path: Path) -> None:
     made = made_of([8, 16, 32, 64])
     study = study_of(made, tmp_path)
-    assert not goes_on(study), "nothing is trained yet"
+    assert not calls_for_more(study), "nothing is trained yet"
     assert {trial.settings.scanvi.max_epochs for trial in study.plan.trials} == {8, 16}
     assert {stage.leave for stage in study.plan.stages} == {True, False}
     finish(study, made)
-    assert goes_on(study)
+    assert calls_for_more(study)
     growth = growth_of(study.config)
     assert growth is not None and growth.ended and growth.grown == 2
     assert growth.lower is not None and growth.upper is not None and -1 < growth.lower < 0 < growth.upper < 1
     assert "so it was not trained to 32, 64" in growth.words(0.25) and "is 25% of all" in growth.words(0.25)
     study = looked_at(study)
-    assert not any(stage.leave for stage in study.plan.stages) and not goes_on(study)
+    assert not any(stage.leave for stage in study.plan.stages) and not calls_for_more(study)
 
 
 def test_epochs_that_matter_are_followed_by_more(tmp_path: Path) -> None:
     made = made_of([2, 4, 8])
     study = study_of(made, tmp_path)
     finish(study, made)
-    assert goes_on(study)
+    assert calls_for_more(study)
     study = looked_at(study)
     assert {trial.settings.scanvi.max_epochs for trial in study.plan.trials} == {2, 4, 8}
     finish(study, made)
-    assert goes_on(study)
+    assert calls_for_more(study)
     growth = growth_of(study.config)
     assert growth is not None and growth.ended and growth.points is not None and growth.points < -15
     assert "more of them may still change it" in growth.words(0.5)
