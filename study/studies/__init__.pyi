@@ -6,6 +6,8 @@ from .choice import Choice as Choice
 from .choice import choice_of as choice_of
 from .export import files_to_keep as files_to_keep
 from .export import write_choice as write_choice
+from .pair import Pair as Pair
+from .pair import read_pair as read_pair
 from .search import NOT_EXPLAINED as NOT_EXPLAINED
 from .search import Recall as Recall
 from .search import Search as Search
