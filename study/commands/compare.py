@@ -13,7 +13,16 @@ from study.commands.explained import html_of
 from study.commands.terminal import show_frames, show_notes
 from study.errors import InputError
 from study.studies import Pair, read_pair
-from study.verdict import MARGIN, ClassDrift, class_label, drift_sentence, find_drift, needed_of, overall
+from study.verdict import (
+    MARGIN,
+    ClassDrift,
+    class_label,
+    difference_words,
+    drift_sentence,
+    find_drift,
+    needed_of,
+    overall,
+)
 
 # What a pipeline is told; 2 is bad input, as everywhere.
 CODES = {"chance": 0, "cannot tell": 1, "more": 3}
@@ -48,7 +57,7 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """``chance``: no more than training again would give; ``more``; or ``cannot tell``."""
-        return "chance" if self.pair.equal else overall(self.classes)
+        return "chance" if self.pair.called.equal else overall(self.classes)
 
     @property
     def code(self) -> int:
@@ -58,7 +67,7 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """The verdict in words."""
-        if self.pair.equal:
+        if self.pair.called.equal:
             return f"Equal to the last bit: all predictions of all {self.pair.trials} paired trials."
         return drift_sentence(self.classes, self.pair.replicates, self.margin)
 
@@ -80,9 +89,11 @@ class Comparison:
             "verdict": self.verdict,
             "exit_code": self.code,
             "sentence": self.sentence,
-            "equal": self.pair.equal,
+            "equal": self.pair.called.equal,
             "replicates": self.pair.replicates,
             "trials": self.pair.trials,
+            "called_otherwise": self.pair.called.otherwise,
+            "called": self.pair.called.cells,
             "replicates_needed": self.needed,
             "margin": self.margin,
             "classes": plain,
@@ -103,7 +114,7 @@ def make_comparison(a: str | Path, b: str | Path, margin: float = MARGIN) -> Com
     if not margin > 0:
         raise InputError(f"margin {margin:g}: expected points above 0, such as {MARGIN:g}.")
     pair = read_pair(Path(a), Path(b))
-    if pair.equal:
+    if pair.called.equal:
         return Comparison(pair, (), margin)
     if pair.replicates < 2:
         raise InputError(
@@ -117,13 +128,17 @@ def show_comparison(to: Console, found: Comparison) -> None:
     """Print what the two were made with, each class, and the verdict."""
     if found.pair.differing:
         made = pd.DataFrame([asdict(one) for one in found.pair.differing])
-        show_frames(to, [("made with", made.rename(columns={"what": ""}))])
+        show_frames(to, [("made with", made.rename(columns={"what": "", "a": "A", "b": "B"}))])
     else:
         to.print("Made with the same versions, training step and cells.")
     if found.classes:
         title = f"held-out recall, {found.pair.trials} paired trials in {found.pair.replicates} replicates"
         show_frames(to, [(title, _shown(found))])
     show_notes(to, "note", found.pair.notes)
+    if called := found.pair.called.cells:
+        to.print(
+            f"{found.pair.called.otherwise:,} of {called:,} held-out cells got another label, all trials together."
+        )
     to.print(found.sentence, markup=False)
 
 
@@ -134,10 +149,7 @@ def _shown(found: Comparison) -> pd.DataFrame:
             "cells": [round(one.support, 1) for one in found.classes],
             "A %": [round(one.a, 1) for one in found.classes],
             "B %": [round(one.b, 1) for one in found.classes],
-            "B - A, points": [
-                "" if math.isnan(one.points) else f"{one.points:+.1f} [{one.lower:.1f}, {one.upper:.1f}]"
-                for one in found.classes
-            ],
+            "B - A, points": ["" if math.isnan(one.points) else difference_words(one) for one in found.classes],
             "p, corrected": ["" if math.isnan(one.p_adjusted) else f"{one.p_adjusted:.2g}" for one in found.classes],
             "found": [FOUND[one.finding] for one in found.classes],
         }

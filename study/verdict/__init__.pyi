@@ -14,6 +14,7 @@ from .drift import STUDY as STUDY
 from .drift import A as A
 from .drift import B as B
 from .drift import ClassDrift as ClassDrift
+from .drift import difference_words as difference_words
 from .drift import drift_sentence as drift_sentence
 from .drift import find_drift as find_drift
 from .drift import needed_of as needed_of

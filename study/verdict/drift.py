@@ -128,7 +128,9 @@ def _tested(tables: Sequence[ClassTable], names: Sequence[str], layout: Layout, 
     findings = []
     for i, (name, table) in enumerate(zip(names, tables, strict=True)):
         a, b = _means(table)
-        points, lower, upper, p = (float(array[i]) for array in (found.estimate, found.lower, found.upper, found.p))
+        # What rounding alone leaves of no difference is none.
+        points, lower, upper = (round(float(array[i]), 9) + 0.0 for array in (found.estimate, found.lower, found.upper))
+        p = float(found.p[i])
         one = ClassDrift(name, table.support, a, b, points, lower, upper, p, float(adjusted[i]), "chance")
         if one.p_adjusted <= SIGNIFICANT:
             one = replace(one, finding="more")
@@ -206,7 +208,7 @@ def drift_sentence(classes: Sequence[ClassDrift], replicates: int, margin: float
         else_ = "" if count else "; a wider margin or more held-out cells would help"
         return (
             f"Cannot tell with {replicates} replicates: no difference is more than training again would give, but "
-            f"{'; '.join(map(_named, open_))} may be more than {margin:g} points. {enough}, {stays}{else_}."
+            f"{'; '.join(map(_named, open_))} may differ by more than {margin:g} points. {enough}, {stays}{else_}."
         )
     if not any(one.finding == "chance" for one in classes):
         return f"Cannot tell: no class has {MIN_SUPPORT} held-out cells in a trial."
@@ -230,5 +232,11 @@ def overall(classes: Sequence[ClassDrift]) -> Finding:
     return next((finding for finding in order if finding in found), "cannot tell")
 
 
+def difference_words(one: ClassDrift) -> str:
+    """Return a difference with its interval: "-3.1 [-5.2, -1.0]"; what is nearly nothing has no sign."""
+    points, lower, upper = (round(value, 1) + 0.0 for value in (one.points, one.lower, one.upper))
+    return f"{points:+.1f} [{lower:.1f}, {upper:.1f}]" if points else f"0.0 [{lower:.1f}, {upper:.1f}]"
+
+
 def _named(one: ClassDrift) -> str:
-    return f"{class_words(one.class_name)} {one.points:+.1f} points [{one.lower:.1f}, {one.upper:.1f}]"
+    return f"{class_words(one.class_name)} {difference_words(one)}"
