@@ -66,6 +66,8 @@ def read_recorded(folder: Path) -> Recorded:
     results = read_all(place, table["trial_key"])
     if not results:
         raise InputError(f"{folder}: has no results in trials/ ({len(table)} trials in its table). Run it first.")
+    if not table[KEPT[:2]].apply(lambda column: column.str.fullmatch("[0-9]+")).to_numpy().all():
+        raise InputError(f"{path}: has a seed or fold that is no number. 'scanvi-study report' writes it anew.")
     trials = {
         (point, int(seed), int(fold)): results[key]
         for *point_, seed, fold, key in table[[*names, *KEPT]].itertuples(index=False)
