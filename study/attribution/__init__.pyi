@@ -1,5 +1,7 @@
 from .attribute import attribute_study as attribute_study
+from .attribute import attribute_tables as attribute_tables
 from .correction import FIRST as FIRST
+from .correction import SIGNIFICANT as SIGNIFICANT
 from .correction import holm as holm
 from .drawn import OTHER as OTHER
 from .effects import Compared as Compared
@@ -8,13 +10,11 @@ from .effects import Family as Family
 from .effects import compare as compare
 from .effects import marginal_effects as marginal_effects
 from .effects import weights_of as weights_of
-from .findings import SIGNIFICANT as SIGNIFICANT
 from .findings import Attribution as Attribution
 from .findings import Effect as Effect
 from .findings import Share as Share
 from .findings import StudyAttribution as StudyAttribution
 from .intervals import CONFIDENCE as CONFIDENCE
-from .intervals import clear_winner as clear_winner
 from .intervals import effect_draws as effect_draws
 from .intervals import share_bounds as share_bounds
 from .layout import CAUSES as CAUSES
@@ -29,6 +29,10 @@ from .layout import chance_variances as chance_variances
 from .layout import effect_variances as effect_variances
 from .layout import layout_of as layout_of
 from .layout import squares as squares
+from .looks import PART as PART
+from .looks import Look as Look
+from .looks import last_look as last_look
+from .looks import look_after as look_after
 from .moderation import both_df as both_df
 from .moderation import ratio_df as ratio_df
 from .tables import MIN_SUPPORT as MIN_SUPPORT

@@ -1,7 +1,7 @@
 """The commands, and a study in Python.
 
-In the order of flow: options, folder, refusal, recalls, pipeline, foresight, facts, progress, terminal, detach,
-explained, notebook, diagnose, compare, cli, entry.
+In the order of flow: options, folder, refusal, recalls, pipeline, registering, foresight, facts, progress,
+terminal, detach, explained, notebook, diagnose, compare, cli, entry.
 """
 
 import lazy_loader

@@ -33,7 +33,7 @@ from study.attribution import (
 )
 from study.plan import Factor, strata
 from study.trials import MACRO
-from study.verdict.precision import MOST_REPLICATES
+from study.verdict.assurance import MOST_REPLICATES
 from study.verdict.words import class_words
 
 # The factor that tells the two studies apart. By its name it acts where the settings of scVI do: at the root.
