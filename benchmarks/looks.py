@@ -1,7 +1,7 @@
 """What it costs to stop when it is known, and how often a study that looks again errs.
 
     python benchmarks/looks.py            # 200 studies a world: some minutes on 2 cores
-    python benchmarks/looks.py --quick    # 30
+    python benchmarks/looks.py --quick    # 8
 
 Simulated studies in the default design, five classes and their mean, whose truth is known: nothing acts; a query or a
 setting acts, strongly, somewhat, or a little; both alike; a setting that acts otherwise in each query.
@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--looks", type=int, nargs="+", default=LOOKS, help="declared looks")
     options = parser.parse_args()
-    studies = 30 if options.quick else options.studies
+    studies = 8 if options.quick else options.studies
     with ProcessPoolExecutor(2) as pool:
         jobs = [pool.submit(simulate, world, studies, options.looks) for world in WORLDS]
         rows = [summary(job.result()) for job in jobs]
