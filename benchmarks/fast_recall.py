@@ -28,8 +28,9 @@ from study.cells.prepared import Cells
 from study.cells.twins import prepare
 from study.config.composition import compose
 from study.plan.split import split_cells
+from study.training.building import predict_probabilities, state_of
 from study.training.hardware import Hardware
-from study.training.models import finetune, predict_probabilities, pretrain, state_of
+from study.training.models import finetune, pretrain
 from study.training.snapshot import Snapshot
 from study.trials.metrics import MACRO_RECALL, RECALL, class_metrics, metric
 

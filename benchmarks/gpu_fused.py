@@ -21,10 +21,11 @@ from study.config import compose
 from study.plan import split_cells
 from study.training import dense, joint_anndata, predict_probabilities
 from study.training.arguments import scanvi_arguments
+from study.training.building import build_scvi
 from study.training.counts import OnDevice, hold
-from study.training.fused import Group, Member, train_together
+from study.training.fused import train_together
+from study.training.group import Group, Member
 from study.training.members import cells_on, finetuning, pretraining
-from study.training.models import build_scvi
 
 BATCH = 128
 SIZES = [(2000, 30), (765, 3)]

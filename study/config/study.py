@@ -16,6 +16,7 @@ from pydantic import (
 from pydantic import ValidationError as PydanticError
 
 from study.config.data import DataConfig
+from study.config.engine import refuse_beyond_gpu
 from study.config.explain import explain
 from study.config.settings import Settings, setting_names
 from study.config.space import SearchSpace
@@ -26,7 +27,9 @@ from study.errors import InputError, nearest
 class Resources(Model):
     """What one stage may use, how many run at once, and where."""
 
-    engine: Literal["exact", "fast"] = Field("exact", description="training step: bit for bit scvi-tools', or fast")
+    engine: Literal["exact", "fast", "gpu"] = Field(
+        "exact", description="training step: bit for bit scvi-tools', fast, or like stages as one network (gpu)"
+    )
     accelerator: Literal["cpu", "gpu"] = Field(description="what a stage trains on")
     cpus: Count = Field(description="CPU threads of a stage")
     gpus: Annotated[float, Field(ge=0)] = Field(description="GPUs of a stage; fractions share one")
@@ -42,6 +45,8 @@ class Resources(Model):
             raise ValueError(f"accelerator={self.accelerator} does not go with gpus={self.gpus}")
         if self.resident and self.accelerator == "cpu":
             raise ValueError("resident=true keeps counts on a GPU, and accelerator=cpu uses none")
+        if self.resident and self.engine == "gpu":
+            raise ValueError("resident=true changes nothing with engine=gpu, which always does so: leave it out")
         return self
 
 
@@ -90,6 +95,18 @@ class StudyConfig(Settings):
             raise ValueError(f"outcomes {written(self.outcomes)} contain a duplicate; name each outcome once")
         return self
 
+    @model_validator(mode="after")
+    def _engine_trains_it(self) -> Self:
+        if self.resources.engine == "gpu":
+            refuse_beyond_gpu(self)
+            if "surgery" in self.space.beside:
+                left = [name for name in self.space.beside if name != "surgery"]
+                raise ValueError(
+                    "the control 'surgery' cannot be trained with resources.engine=gpu. Leave it out, as in "
+                    f"'space.controls={written(left)}', or choose 'resources.engine=exact' or 'fast'"
+                )
+        return self
+
     @property
     def directory(self) -> Path:
         """The folder of this study, absolute: Ray changes directory, so no path may stay relative."""
@@ -122,6 +139,12 @@ class StudyConfig(Settings):
                 )
             target[leaf] = level
         try:
-            return Settings.model_validate(values)
+            found = Settings.model_validate(values)
         except PydanticError as error:
             raise InputError(explain(error, "space.factors: ", Settings, values)) from None
+        if self.resources.engine == "gpu":
+            try:
+                refuse_beyond_gpu(found)
+            except ValueError as error:
+                raise InputError(f"space.factors: {error}") from None
+        return found

@@ -116,7 +116,10 @@ def predict_cost(
 
     workers = max(1, fits(resources, [this_machine()]))
     rest = simulate_schedule(
-        missing, {one.key: seconds(one, one.epochs[-1], len(one.trials)) for one in missing}, workers
+        missing,
+        {one.key: seconds(one, one.epochs[-1], len(one.trials)) for one in missing},
+        workers,
+        {one.key: one.likeness for one in missing} if resources.engine == "gpu" else {},
     )
     shared = sum(seconds(one, one.epochs[-1], len(one.trials)) for one in plan.stages)
     separate = sum(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
-from study.plan import Stage, first_ready, in_order
+from study.plan import Stage, in_order, next_ready
 
 
 @dataclass
@@ -14,11 +14,17 @@ class Tree:
 
     Attributes
     ----------
+    alike
+        What stages have in common that train as one, by key; empty where each trains alone.
+    workers
+        How many at once.
     unwritten
         What could not be written, if that ended the sweep; its stage waits.
     """
 
     stages: Sequence[Stage]
+    alike: dict[str, Hashable] = field(default_factory=dict)
+    workers: int = 1
     state: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
@@ -29,9 +35,15 @@ class Tree:
         self.by_key = {stage.key: stage for stage in self.stages}
         self.state = {stage.key: "waiting" for stage in self.stages}
 
-    def ready(self) -> Stage | None:
-        """Return the stage to train next, if one can be."""
-        return None if self.unwritten else first_ready(self.stages, self.state)
+    def ready(self) -> tuple[Stage, ...]:
+        """Return what to train next, several stages if they train as one; nothing if nothing can be."""
+        return () if self.unwritten else next_ready(self.stages, self.state, self.alike, self.workers)
+
+    def apart(self, stages: Sequence[Stage]) -> None:
+        """Let stages wait that failed together, each to be trained alone: one of them may have been the reason."""
+        for stage in stages:
+            self.state[stage.key] = "waiting"
+            self.alike.pop(stage.key)
 
     def fail(self, stage: Stage, reason: str) -> None:
         """Mark a stage as failed, and all below it as blocked."""

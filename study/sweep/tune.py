@@ -3,6 +3,9 @@
 One Tuner runs all stages: a searcher hands out a stage once its parent is done, in the order of the tree, so there is
 no barrier between the levels of the tree. Workers write results themselves; Ray's own state is disposable.
 
+With `resources.engine=gpu` a worker trains a group of like stages at once, those that are ready when it asks. What
+fails in one of them fails that one; where the group fails as a whole, each is trained again alone.
+
 What is lost with a worker or a node is trained again, a few times; an exception in training would come again, so it
 fails its stage at once, and so does a stage that outlasts `resources.stage_minutes`: the others go on. What cannot be
 written ends the sweep: to train more would be in vain.
@@ -11,8 +14,6 @@ written ends the sweep: to train more would be in vain.
 from __future__ import annotations
 
 import gc
-import json
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ from study.files import explained
 from study.plan import Stage
 from study.sweep.capacity import fits, request
 from study.sweep.cluster import error_text, nodes, set_up_tune
+from study.sweep.failure import Failed, reason_of, short
 from study.sweep.ledger import Tree
 from study.sweep.overtime import limited, overtime_reason
 from study.training import Hardware
@@ -42,7 +44,6 @@ Progress = Callable[["Tree"], None]
 Finished = Callable[[Stage], None]
 ATTEMPTS = 3
 SCRATCH = ".ray-"
-LONGEST = 400  # characters of a reason
 
 
 class _Forgotten:
@@ -52,28 +53,8 @@ class _Forgotten:
         return {}
 
 
-class _Failed(Exception):
-    """Why a stage failed, as JSON on a line: of what a worker raises, Tune keeps a text for everybody to read.
-
-    Where a text has no such line, the stage itself did not fail: its worker or node was lost, or was killed for memory
-    by Ray or the operating system.
-    """
-
-    @classmethod
-    def because(cls, reason: str, unwritten: bool = False) -> _Failed:
-        """Return the exception; not in the constructor, which is called again when it is unpickled."""
-        return cls(json.dumps({"reason": reason, "unwritten": unwritten}))
-
-    @staticmethod
-    def read(text: str) -> dict[str, Any] | None:
-        """Return what a text says of the failure of a stage; None if nothing."""
-        lines = re.findall(r"_Failed: (\{.*\})\s*$", text, re.MULTILINE)
-        found: dict[str, Any] | None = json.loads(lines[-1]) if lines else None
-        return found
-
-
 class _Worker(tune.Trainable):  # type: ignore[misc]
-    """Performs one stage after the other; importing scvi-tools takes seconds, so it is reused."""
+    """Performs one stage or group after the other; importing scvi-tools takes seconds, so it is reused."""
 
     def setup(
         self,
@@ -89,25 +70,30 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._stage = self._stages[new_config["stage"]]
+        self._group = [self._stages[key] for key in new_config["stages"]]
         return True
 
     def step(self) -> dict[str, Any]:
         # Takes seconds. In `setup` Tune would wait for it, and hand the stage to a worker that is ready meanwhile.
-        from study.trials import perform
+        from study.trials import perform, perform_together
 
         _freeze()
-        cells: Cells = ray.get(self._cells[self._stage.condition.query])
+        first, on = self._group[0], Hardware.of(self._resources)
+        cells: Cells = ray.get(self._cells[first.condition.query])
+        failed: Mapping[str, Exception] = {}
         try:
-            with limited(self._resources.stage_minutes, self._scratch / self._stage.key):
-                perform(self._stage, cells, self._directory, Hardware.of(self._resources))
+            with limited(self._resources.stage_minutes, self._scratch / first.key):
+                if len(self._group) == 1:
+                    perform(first, cells, self._directory, on)
+                else:
+                    failed = perform_together(self._group, cells, self._directory, on)
         except WritingError as error:
-            raise _Failed.because(str(error), unwritten=True) from error
+            raise Failed.because(str(error), unwritten=True) from error
         except Exception as error:
-            raise _Failed.because(f"{type(error).__name__}: {_short(str(error))}") from error
+            raise Failed.because(reason_of(error)) from error
         finally:
             gc.collect()  # models are in cycles, and would hold their cells until Python finds the time
-        return {"done": True}
+        return {"done": True, "failed": {key: reason_of(error) for key, error in failed.items()}}
 
 
 @cache
@@ -122,20 +108,21 @@ class _Searcher(_Forgotten, Searcher):  # type: ignore[misc]
     def __init__(self, tree: Tree, progress: Progress) -> None:
         super().__init__(metric="done", mode="max")
         self.tree, self.progress = tree, progress
-        self.running: dict[str, Stage] = {}
+        self.running: dict[str, tuple[Stage, ...]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the next stage, None while its parent is trained, or that there is nothing more."""
+        """Return what is next, None while its parent is trained, or that there is nothing more."""
         if self.tree.over:
             return str(Searcher.FINISHED)
-        stage = self.tree.ready()
-        if stage is None:
+        group = self.tree.ready()
+        if not group:
             return None
-        self.tree.state[stage.key] = "running"
-        self.tree.attempts[stage.key] = self.tree.attempts.get(stage.key, 0) + 1
-        self.running[trial_id] = stage
+        for stage in group:
+            self.tree.state[stage.key] = "running"
+            self.tree.attempts[stage.key] = self.tree.attempts.get(stage.key, 0) + 1
+        self.running[trial_id] = group
         self.progress(self.tree)
-        return {"stage": stage.key}
+        return {"stages": [stage.key for stage in group]}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing to learn from a result; `_Listener` does the accounting."""
@@ -156,19 +143,26 @@ class _Listener(_Forgotten, tune.Callback):  # type: ignore[misc]
         self.searcher, self.finished, self.scratch, self.minutes = searcher, finished, scratch, minutes
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        stage = self.searcher.running.pop(trial.trial_id)
-        self.searcher.tree.state[stage.key] = "done"
-        self.finished(stage)
-        self.searcher.progress(self.searcher.tree)
+        tree, failed = self.searcher.tree, trial.last_result["failed"]
+        for stage in self.searcher.running.pop(trial.trial_id):
+            if stage.key in failed:
+                tree.fail(stage, failed[stage.key])
+            else:
+                tree.state[stage.key] = "done"
+                self.finished(stage)
+        self.searcher.progress(tree)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        stage = self.searcher.running.pop(trial.trial_id)
-        tree = self.searcher.tree
+        group = self.searcher.running.pop(trial.trial_id)
+        stage, tree = group[0], self.searcher.tree
         text = error_text(trial)
-        failed = _Failed.read(text)
+        failed = Failed.read(text)
         overtime = overtime_reason(self.minutes, self.scratch / stage.key)
         if failed and failed["unwritten"]:
-            tree.state[stage.key], tree.unwritten = "waiting", failed["reason"]
+            tree.state.update({one.key: "waiting" for one in group})
+            tree.unwritten = failed["reason"]
+        elif len(group) > 1:
+            tree.apart(group)
         elif failed:
             tree.fail(stage, failed["reason"])
         elif overtime is not None:
@@ -177,14 +171,8 @@ class _Listener(_Forgotten, tune.Callback):  # type: ignore[misc]
             tree.state[stage.key] = "waiting"
         else:
             # The first line only says when.
-            tree.fail(stage, f"its worker was lost {ATTEMPTS} times: {_short(text.partition(chr(10))[2])}")
+            tree.fail(stage, f"its worker was lost {ATTEMPTS} times: {short(text.partition(chr(10))[2])}")
         self.searcher.progress(tree)
-
-
-def _short(text: str) -> str:
-    """Return a text on one line, cut where it gets too long."""
-    line = " ".join(text.split())
-    return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
 
 
 def train_stages(
@@ -214,8 +202,8 @@ def train_stages(
     -------
     The tree as it was when the sweep ended: after Ctrl-C, or if something could not be written, some stages still wait.
     """
-    tree = Tree(stages)
     at_once = fits(resources, nodes())
+    tree = Tree(stages, {one.key: one.likeness for one in stages} if resources.engine == "gpu" else {}, at_once)
     set_up_tune(at_once)
     with _scratch(directory) as scratch:
         worker = tune.with_parameters(

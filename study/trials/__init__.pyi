@@ -34,3 +34,4 @@ from .tables import recall_frame as recall_frame
 from .tables import trial_frame as trial_frame
 from .timing import Timing as Timing
 from .timing import read_timings as read_timings
+from .together import perform_together as perform_together

@@ -29,12 +29,14 @@ from study.config.composition import compose
 from study.config.study import StudyConfig
 from study.plan.split import Split, split_cells
 from study.training.arguments import scanvi_arguments
+from study.training.building import build_scvi, joint_anndata, predict_probabilities, state_of
 from study.training.counts import Dense, OnDevice, Sparse, hold
 from study.training.draws import drawn_labelled
-from study.training.fused import Group, Member, Trained, train_together
+from study.training.fused import Trained, train_together
+from study.training.group import Group, Member
 from study.training.hardware import Hardware
 from study.training.members import cells_on, finetuning, pretraining
-from study.training.models import build_scvi, finetune, joint_anndata, predict_probabilities, pretrain, state_of
+from study.training.models import finetune, pretrain
 from study.training.noise import noise_shapes
 from study.training.stacked import Minibatch, Stack, learned_names, losses, minibatch
 from tests.made import TINY, few_cells
