@@ -6,8 +6,6 @@ from study.config.extra import EitherExtra
 from study.config.settings import Settings
 from study.config.values import written
 
-HOW = "Change it, or choose 'resources.engine=exact' or 'fast'."
-
 
 def refuse_beyond_gpu(settings: Settings) -> None:
     """Raise `ValueError` for a setting that the engine `gpu` does not train with."""
@@ -28,8 +26,8 @@ def refuse_beyond_gpu(settings: Settings) -> None:
     for name, found, wanted in needed:
         if found != wanted:
             raise ValueError(
-                f"{name}={written(found)} cannot be trained with resources.engine=gpu, which knows "
-                f"{written(wanted)} alone. {HOW}"
+                f"{name}={written(found)} cannot be trained with resources.engine=gpu. Write "
+                f"'{name}={written(wanted)}', or choose 'resources.engine=exact' or 'fast'"
             )
 
 

@@ -146,5 +146,5 @@ class StudyConfig(Settings):
             try:
                 refuse_beyond_gpu(found)
             except ValueError as error:
-                raise InputError(f"space.factors: {error}") from None
+                raise InputError(f"space.factors: {error}.") from None
         return found
