@@ -77,7 +77,7 @@ def next_ready(
     ----------
     alike
         What stages have in common that can train as one, by key. The first one's like come with it, but no more than
-        a worker's share of what is ready, for the others have to train something too.
+        a worker's share of what is ready (guided self-scheduling, Polychronopoulos & Kuck 1987).
     workers
         How many at once.
     """
