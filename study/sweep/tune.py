@@ -75,18 +75,14 @@ class _Worker(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         # Takes seconds. In `setup` Tune would wait for it, and hand the stage to a worker that is ready meanwhile.
-        from study.trials import perform, perform_together
+        from study.trials import perform_group
 
         _freeze()
         first, on = self._group[0], Hardware.of(self._resources)
         cells: Cells = ray.get(self._cells[first.condition.query])
-        failed: Mapping[str, Exception] = {}
         try:
             with limited(self._resources.stage_minutes, self._scratch / first.key):
-                if len(self._group) == 1:
-                    perform(first, cells, self._directory, on)
-                else:
-                    failed = perform_together(self._group, cells, self._directory, on)
+                failed = perform_group(self._group, cells, self._directory, on)
         except WritingError as error:
             raise Failed.because(str(error), unwritten=True) from error
         except Exception as error:

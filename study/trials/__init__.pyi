@@ -14,7 +14,7 @@ from .metrics import RECALL as RECALL
 from .metrics import TRAIN as TRAIN
 from .metrics import metric as metric
 from .metrics import reestimated as reestimated
-from .perform import perform as perform
+from .perform import perform_group as perform_group
 from .record import Predictions as Predictions
 from .record import ReadPredictions as ReadPredictions
 from .record import Result as Result
@@ -34,4 +34,3 @@ from .tables import recall_frame as recall_frame
 from .tables import trial_frame as trial_frame
 from .timing import Timing as Timing
 from .timing import read_timings as read_timings
-from .together import perform_together as perform_together

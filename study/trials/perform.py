@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from study.cells import Cells
@@ -60,3 +61,17 @@ def perform(stage: Stage, cells: Cells, directory: Path, on: Hardware) -> None:
         else:
             operate(cells, parts, settings, seed, epochs, read, on, state)
     write_timing(directory, timing_of(stage, cells, on, watch.seconds, watch.total, watch, reached))
+
+
+def perform_group(stages: Sequence[Stage], cells: Cells, directory: Path, on: Hardware) -> dict[str, Exception]:
+    """Train stages that were handed out together, several as one network; return why some failed, by key.
+
+    Raises
+    ------
+    Exception
+        As `perform` does, of one stage, or of all of them.
+    """
+    if len(stages) > 1:
+        return perform_together(stages, cells, directory, on)
+    perform(stages[0], cells, directory, on)
+    return {}
