@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol, TypeVar
@@ -93,7 +93,10 @@ def next_ready(
 
 
 def simulate_schedule(
-    work: Sequence[W], seconds: Mapping[str, float], workers: int, alike: Mapping[str, Hashable] = NOTHING
+    work: Sequence[W],
+    seconds: Mapping[str, float] | Callable[[Sequence[W]], float],
+    workers: int,
+    alike: Mapping[str, Hashable] = NOTHING,
 ) -> Schedule:
     """Return the schedule of a tree on some workers that are all alike.
 
@@ -102,7 +105,8 @@ def simulate_schedule(
     work
         In any order; a parent that is not among it is done.
     seconds
-        How long each takes, by key; of those that train as one each has its share.
+        How long each takes, by key, where those that train as one each have their share; or what says how long those
+        take that train as one.
     workers
         How many at once.
     alike
@@ -117,7 +121,7 @@ def simulate_schedule(
             worker, keys = heapq.heappop(free), tuple(one.key for one in group)
             state.update(dict.fromkeys(keys, "running"))
             order += keys
-            taken = sum(seconds[key] for key in keys)
+            taken = seconds(group) if callable(seconds) else sum(seconds[key] for key in keys)
             loads[worker] += taken
             heapq.heappush(running, (now + taken, worker, keys))
         if not running:
