@@ -36,13 +36,14 @@ class Timing:
     trials
         How many were read from it.
     setup, training, evaluation, writing
-        Seconds before the first minibatch, of training, of predictions and what is computed from them, and of writing.
+        Seconds before the first minibatch, of training, of predictions and what is computed from them, and of writing;
+        what stages did as one is shared out, so that the seconds of all add up to those of workers.
     reached
         Seconds of training at each epoch level, as (epoch, seconds).
     seconds
         Of everything.
     started, ended
-        Seconds since 1970.
+        Seconds since 1970; of a group, when it started and when this record was made.
     worker
         The process that trained it.
     """

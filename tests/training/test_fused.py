@@ -36,7 +36,7 @@ from study.training.hardware import Hardware
 from study.training.members import Asked, assemble, cells_on
 from study.training.models import finetune, pretrain
 from study.training.noise import noise_shapes
-from study.training.snapshot import ReadSnapshot
+from study.training.snapshot import ReadSnapshot, Snapshot, TrainingError
 from study.training.stacked import Minibatch, Stack, learned_names, losses, minibatch
 from tests.made import TINY, few_cells
 
@@ -440,6 +440,21 @@ def test_members_start_from_the_weights_and_cells_of_their_stages() -> None:
         assert len(found) == len(expected) and all(map(torch.equal, found, expected))
         assert np.array_equal(one.rows, parts.train)
     assert one.samples == 5 and sorted(np.concatenate(list(one.labelled.values()))) == sorted(parts.labelled)
+
+
+def test_a_stage_by_itself_is_a_group_of_one() -> None:
+    """What `transfer` trains: each level is read, and a loss that is not finite is an error."""
+    cells, config = few_cells(), compose(TINY)
+    parts, kept, read = split_cells(cells, 0, 3, 128), list[State](), list[Snapshot]()
+    pretrain(cells, parts, config, 3, [1, 2], lambda snapshot: kept.append(state_of(snapshot.model)), GPU)
+    finetune(cells, parts, config, 3, [1, 3], read.append, GPU, kept[1])
+    assert len(kept) == 2 and not torch.equal(kept[0]["px_r"], kept[1]["px_r"])
+    assert [(one.epoch, len(one.curves["train_loss"])) for one in read] == [(1, 1), (3, 3)]
+    assert not any(part.training for part in read[1].model.module.modules())
+    broken = {**kept[1], "px_r": torch.full_like(kept[1]["px_r"], torch.nan)}
+    with pytest.raises(TrainingError, match="the training loss is nan in epoch 1"):
+        finetune(cells, parts, config, 3, [2], read.append, GPU, broken)
+    assert len(read) == 2
 
 
 def test_members_draw_no_cell_without_a_label() -> None:
