@@ -15,6 +15,7 @@ import scipy.sparse as sp
 
 from study.attribution.attribute import attribute_study
 from study.attribution.findings import StudyAttribution
+from study.attribution.looks import Look
 from study.cells.check import DataReport
 from study.cells.prepared import Cells
 from study.cells.sources import query_names
@@ -98,7 +99,7 @@ class Scene:
         if attribution is not None:
             if verdicts is None:
                 verdicts = [judge(attribution, outcome) for outcome in self.config.outcomes]
-            changes["attributed"] = Attributed(pd.DataFrame(), attribution, tuple(verdicts))
+            changes["attributed"] = Attributed(Look(3, 0.04), "", pd.DataFrame(), attribution, tuple(verdicts))
         values = {"results": found, "beside": {}, "failures": {}, "table": pd.DataFrame(), "checks": described()}
         return Page(render_report(self.study, Analysis(**values | changes), command))
 

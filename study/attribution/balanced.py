@@ -32,14 +32,23 @@ FEW_DF = 6
 
 @dataclass(frozen=True, eq=False)
 class Decomposition:
-    """One decomposed table, before its p values are corrected over the study."""
+    """One decomposed table, before its p values are corrected over the study; of few cells without shares."""
 
     squares: Squares
     ratios: Ratios
-    bounds: ShareBounds
+    bounds: ShareBounds | None
     compared: Compared
     method: Method
     reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class With:
+    """What was compared in all tables of a study: contrasts, the strata of each in words, and the design."""
+
+    contrasts: Sequence[Contrast]
+    strata: Sequence[str]
+    layout: Layout
 
 
 def describe(
@@ -47,8 +56,7 @@ def describe(
     fit: Decomposition,
     table: ClassTable,
     adjusted: tuple[Floats, Floats],
-    contrasts: Sequence[Contrast],
-    layout: Layout,
+    compared: With,
 ) -> Attribution:
     """Return an attribution with all that the decomposition found.
 
@@ -60,20 +68,26 @@ def describe(
         The decomposition, and the table that it is of.
     adjusted
         p values corrected over the study, of groups ``[3]`` and of contrasts ``[contrast]``.
-    contrasts
-        The contrasts that were compared.
-    layout
-        The design.
+    compared
+        The contrasts that were compared, and the design.
     """
-    return replace(
+    layout = compared.layout
+    found = replace(
         shown,
         method=fit.method,
         reason=fit.reason,
+        means=_means(fit.compared, compared.contrasts),
+        effects=_effects(fit.compared, adjusted[1], compared),
+    )
+    if fit.bounds is None:
+        return found
+    top = int(fit.bounds.clear)
+    return replace(
+        found,
+        clear=None if top < 0 else (*CAUSES, CHANCE)[top],
         shares=_shares(fit.bounds, adjusted[0], layout),
-        chance=_chance(fit, layout),
-        block=_block(fit, table, layout),
-        means=_means(fit.compared, contrasts),
-        effects=_effects(fit.compared, adjusted[1], contrasts, layout),
+        chance=_chance(fit, fit.bounds, layout),
+        block=_block(fit, fit.bounds, table, layout),
         anova=_anova(fit, layout),
         sensitivity=_sensitivity(fit, layout),
     )
@@ -91,12 +105,12 @@ def _shares(bounds: ShareBounds, p_adjusted: Floats, layout: Layout) -> tuple[Sh
     return tuple(found)
 
 
-def _chance(fit: Decomposition, layout: Layout) -> tuple[ChancePart, ...]:
+def _chance(fit: Decomposition, bounds: ShareBounds, layout: Layout) -> tuple[ChancePart, ...]:
     """Return chance split by stratum, with a warning where its degrees of freedom are few."""
     variances = chance_variances(fit.squares.error_mean_squares, layout.sharing)
     found = []
     for s, stratum in enumerate(layout.strata):
-        df, bounds = int(fit.squares.error_df[s]), fit.bounds
+        df = int(fit.squares.error_df[s])
         share, lower, upper = (
             float(bound[s]) for bound in (bounds.stratum_estimate, bounds.stratum_lower, bounds.stratum_upper)
         )
@@ -117,7 +131,7 @@ def _few_df_note(layout: Layout, stratum: int, replicates: int, df: int) -> str:
     )
 
 
-def _block(fit: Decomposition, table: ClassTable, layout: Layout) -> Block:
+def _block(fit: Decomposition, bounds: ShareBounds, table: ClassTable, layout: Layout) -> Block:
     """Return what replicates differ in, split where seeds and folds are crossed."""
     means = np.nanmean(table.eta, axis=1)
     if fit.method == "mixed model":
@@ -128,7 +142,7 @@ def _block(fit: Decomposition, table: ClassTable, layout: Layout) -> Block:
     else:
         parts = block_variances(means, float(fit.squares.error_mean_squares[0]), table.seeds, table.folds, layout)
     chance = float(chance_variances(fit.squares.error_mean_squares, layout.sharing).sum())
-    whole = chance / float(fit.bounds.estimate[-1]) if fit.bounds.estimate[-1] > 0 else np.inf
+    whole = chance / float(bounds.estimate[-1]) if bounds.estimate[-1] > 0 else np.inf
     return Block(
         variance=parts["block"],
         relative=parts["block"] / whole,
@@ -193,19 +207,16 @@ def _means(compared: Compared, contrasts: Sequence[Contrast]) -> tuple[Mean, ...
     )
 
 
-def _strata_in_words(contrasts: Sequence[Contrast], layout: Layout) -> list[str]:
+def strata_in_words(contrasts: Sequence[Contrast], layout: Layout) -> list[str]:
     """Return the strata whose error each contrast has, in words."""
     parts = weights_of(contrasts, layout) @ layout.rotation
     used = [np.unique(layout.column_stratum[np.abs(row) > 1e-9]) for row in parts]
     return [" + ".join(layout.strata[s].name for s in row if s >= 0) for row in used]
 
 
-def _effects(
-    compared: Compared, p_adjusted: Floats, contrasts: Sequence[Contrast], layout: Layout
-) -> tuple[Effect, ...]:
+def _effects(compared: Compared, p_adjusted: Floats, what: With) -> tuple[Effect, ...]:
     """Return marginal and simple effects, largest first."""
-    strata = _strata_in_words(contrasts, layout)
-    role = {factor.name: factor.role for factor in layout.factors}
+    role = {factor.name: factor.role for factor in what.layout.factors}
     found = [
         Effect(
             kind=contrast.kind,
@@ -215,7 +226,7 @@ def _effects(
             at_factor=contrast.at[0] if contrast.at else None,
             at_level=contrast.at[1] if contrast.at else None,
             role=role[contrast.factor],
-            strata=strata[c],
+            strata=what.strata[c],
             points=float(compared.estimate[c]),
             lower=float(compared.lower[c]),
             upper=float(compared.upper[c]),
@@ -224,7 +235,7 @@ def _effects(
             p=float(compared.p[c]),
             p_adjusted=float(p_adjusted[c]),
         )
-        for c, contrast in enumerate(contrasts)
+        for c, contrast in enumerate(what.contrasts)
         if contrast.kind != "mean" and contrast.baseline is not None
     ]
     return tuple(sorted(found, key=lambda effect: -abs(effect.points)))

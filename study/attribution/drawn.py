@@ -6,7 +6,7 @@ that recur in every replicate, are random terms. What recurs at a point but has 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +14,10 @@ import pandas as pd
 from scipy import special, stats
 from statsmodels.regression.linear_model import GLS
 
+from study.attribution.correction import SIGNIFICANT
 from study.attribution.effects import t_tests
 from study.attribution.findings import Attribution, ChancePart, Effect, Share
-from study.attribution.intervals import CONFIDENCE, DRAWS, GATE, SEED, noncentrality
+from study.attribution.intervals import CONFIDENCE, DRAWS, GATE, SEED, clear_winners, noncentrality
 from study.attribution.layout import CAUSES, CHANCE, MIXED, Floats
 from study.attribution.mixed import reml
 from study.attribution.points import Trials, arrange_trials
@@ -31,7 +32,12 @@ LOW, HIGH = 0.1, 0.9
 
 
 def attribute_random(
-    outcome: str, name: str, table: pd.DataFrame, factors: Sequence[Factor], strata: Sequence[Stratum]
+    outcome: str,
+    name: str,
+    table: pd.DataFrame,
+    factors: Sequence[Factor],
+    strata: Sequence[Stratum],
+    level: float = SIGNIFICANT,
 ) -> Attribution:
     """Attribute the differences in one outcome of one class of a random design; p values are not yet adjusted.
 
@@ -43,6 +49,8 @@ def attribute_random(
         One row per trial, as for `study.attribution.attribute_study`.
     factors, strata
         The design; a factor drawn from a range has no levels.
+    level
+        What this look may use of the 5%.
 
     Notes
     -----
@@ -68,7 +76,7 @@ def attribute_random(
         return replace(shown, reason=reason)
     trials = arrange_trials(present, factors, strata)
     try:
-        return _fitted(shown, trials, present, factors, strata)
+        return _fitted(shown, trials, present, factors, strata, level)
     except ValueError as error:
         return replace(shown, reason=str(error))
 
@@ -109,7 +117,12 @@ def _never_drawn(factor: Factor, values: pd.Series) -> str:
 
 
 def _fitted(
-    shown: Attribution, trials: Trials, present: pd.DataFrame, factors: Sequence[Factor], strata: Sequence[Stratum]
+    shown: Attribution,
+    trials: Trials,
+    present: pd.DataFrame,
+    factors: Sequence[Factor],
+    strata: Sequence[Stratum],
+    level: float,
 ) -> Attribution:
     """Fit the mixed model and put its numbers into values."""
     blocks = (trials.replicate[:, None] == np.unique(trials.replicate)).astype(float)
@@ -128,10 +141,12 @@ def _fitted(
     fixed = np.asarray(found.params)[blocks.shape[1] :]
     covariance = np.asarray(found.normalized_cov_params)[blocks.shape[1] :, blocks.shape[1] :]
     df = {group: _group_df(group, trials, factors, strata, point_df) for group in CAUSES}
-    shares, chance = _shares(trials, fixed, covariance, variances, df, strata)
+    shares, chance, clear = _shares(trials, fixed, covariance, variances, df, strata, level)
     reason = f"random design of {n_points} points: a mixed model of main effects and their products, approximate"
     effects = _effects(trials, present, fixed, covariance, df, factors)
-    return replace(shown, method="mixed model", reason=reason, shares=shares, chance=chance, effects=effects)
+    return replace(
+        shown, method="mixed model", reason=reason, clear=clear, shares=shares, chance=chance, effects=effects
+    )
 
 
 def _group_df(group: str, trials: Trials, factors: Sequence[Factor], strata: Sequence[Stratum], point_df: int) -> int:
@@ -153,8 +168,9 @@ def _shares(
     variances: Floats,
     df: dict[str, int],
     strata: Sequence[Stratum],
-) -> tuple[tuple[Share, ...], tuple[ChancePart, ...]]:
-    """Return shares with intervals, drawn as for balanced tables."""
+    level: float,
+) -> tuple[tuple[Share, ...], tuple[ChancePart, ...], str | None]:
+    """Return shares with intervals, drawn as for balanced tables, and the group that is clear of all others."""
     present = [group for group in CAUSES if (trials.group == group).any()]
     rng = np.random.default_rng(SEED)
     estimate, drawn, p = [], [], []
@@ -189,22 +205,23 @@ def _shares(
     n = len(present)
     for i, (group, value) in enumerate(((OTHER, estimate[-1]), (CHANCE, float(variances[1:].sum()))), start=n):
         shares.append(Share(group, value / whole, float(lower[i]), float(upper[i]), None, None))
+    ends = np.quantile(parts[: len(shares)], [level / 2, 1 - level / 2], axis=1)
+    ends[0, :n] *= np.array(p) <= level / 2
+    top = int(clear_winners(*ends))
+    of_strata = zip(variances[1:] / whole, lower[n + 2 :], upper[n + 2 :], variances[1:], chance_df, strict=True)
+    return tuple(shares), _split(trials, of_strata, strata), None if top < 0 else shares[top].group
+
+
+def _split(
+    trials: Trials, found: Iterable[tuple[float, float, float, float, int]], strata: Sequence[Stratum]
+) -> tuple[ChancePart, ...]:
+    """Return chance by stratum from the share, its interval, the variance and the degrees of freedom of each."""
     labels = {stratum.name: stratum.label for stratum in strata}
     names = [*trials.runs, strata[-1].name if strata[-1].name not in trials.runs else "training"]
-    split = tuple(
-        ChancePart(
-            name,
-            labels.get(name, "training again"),
-            float(v) / whole,
-            float(lower[i]),
-            float(upper[i]),
-            float(v),
-            d,
-            "",
-        )
-        for i, (name, v, d) in enumerate(zip(names, variances[1:], chance_df, strict=True), start=n + 2)
+    return tuple(
+        ChancePart(name, labels.get(name, "training again"), float(share), float(low), float(high), float(v), df, "")
+        for name, (share, low, high, v, df) in zip(names, found, strict=True)
     )
-    return tuple(shares), split
 
 
 def _effects(

@@ -7,12 +7,12 @@ from typing import Literal
 
 import pandas as pd
 
+from study.attribution.correction import SIGNIFICANT
 from study.attribution.effects import Kind
 from study.config import Level, Role
 from study.plan import Factor, Stratum
 
-Method = Literal["balanced", "mixed model", "none"]
-SIGNIFICANT = 0.05
+Method = Literal["balanced", "mixed model", "few cells", "none"]
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,9 @@ class Attribution:
     """What explains the differences in one outcome of one class.
 
     `method` is ``none`` where it is shown but not decomposed, and `reason` says why; then the tuples are empty. It is
-    ``mixed model`` where trials are missing: approximate, and `reason` says so.
+    ``mixed model`` where trials are missing: approximate, and `reason` says so. With ``few cells`` there are means and
+    effects alone. `clear` is the group (chance is one) whose share is the largest beyond the error that this look
+    may make.
     """
 
     outcome: str
@@ -147,6 +149,7 @@ class Attribution:
     support: float
     trials: int
     replicates: int
+    clear: str | None = None
     shares: tuple[Share, ...] = ()
     chance: tuple[ChancePart, ...] = ()
     block: Block | None = None

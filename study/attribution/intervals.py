@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special, stats
 from scipy.stats import qmc
 
@@ -37,6 +38,8 @@ class ShareBounds:
         The chance's share split by stratum, ``[..., stratum]``.
     p
         Omnibus p value of each group of causes, ``[..., 3]``; 1 for a group that the design lacks.
+    clear
+        Which share is the largest beyond the error that was allowed, ``[...]``; -1 where none is.
     """
 
     estimate: Floats
@@ -46,6 +49,7 @@ class ShareBounds:
     stratum_lower: Floats
     stratum_upper: Floats
     p: Floats
+    clear: NDArray[np.intp]
 
     def __getitem__(self, index: Any) -> ShareBounds:
         """Return the shares of some of the tables."""
@@ -53,7 +57,12 @@ class ShareBounds:
 
 
 def share_bounds(
-    found: Squares, layout: Layout, ratios: Ratios | None = None, draws: int = DRAWS, seed: int = SEED
+    found: Squares,
+    layout: Layout,
+    ratios: Ratios | None = None,
+    draws: int = DRAWS,
+    seed: int = SEED,
+    level: float = 1 - CONFIDENCE,
 ) -> ShareBounds:
     """Return shares of data, parameter, data x parameter and chance with generalized confidence intervals.
 
@@ -69,6 +78,8 @@ def share_bounds(
         Number of draws, a power of 2.
     seed
         Seed of the draws.
+    level
+        How often a share may be called the largest that is not, which is judged by intervals that miss as often.
 
     Notes
     -----
@@ -90,27 +101,41 @@ def share_bounds(
     estimate = parts / np.where(whole > 0, whole, np.nan)
 
     uniform = qmc.Sobol(len(layout.strata) + len(df), rng=np.random.default_rng(seed)).random(draws)
-    uniform = uniform.clip(1e-9, 1 - 1e-9)
+    parts, whole = _drawn_parts(found, layout, ratios, uniform.clip(1e-9, 1 - 1e-9))
+
+    lower, upper = _ends(parts, whole, p, layout, CONFIDENCE)
+    n = len(CAUSES) + 1
+    beyond = (lower, upper) if level == 1 - CONFIDENCE else _ends(parts, whole, p, layout, 1 - level)
+    clear = clear_winners(beyond[0][..., :n], beyond[1][..., :n])
+    return ShareBounds(
+        estimate[..., :n], lower[..., :n], upper[..., :n], estimate[..., n:], lower[..., n:], upper[..., n:], p, clear
+    )
+
+
+def _ends(parts: Floats, whole: Floats, p: Floats, layout: Layout, confidence: float) -> tuple[Floats, Floats]:
+    """Return the ends of the intervals of shares from their draws, ``[..., 4 + stratum]``."""
+    tail = (1 - confidence) / 2
+    # Looked at alone, a group is supported at one tail; to stand in the way of the others, among all groups at two.
+    supported = np.ones((*p.shape[:-1], parts.shape[-1]), dtype=bool)
+    supported[..., : len(CAUSES)] = p * len(layout.groups) <= 2 * tail
+    doubtful = np.where(supported[..., None, :], 0.0, parts)
+    least = whole - doubtful.sum(axis=-1, keepdims=True) + doubtful
+    supported[..., : len(CAUSES)] = p <= tail
+    lower = np.where(supported, np.quantile(parts / whole, tail, axis=-2), 0.0)
+    return lower, np.quantile(parts / least, 1 - tail, axis=-2)
+
+
+def _drawn_parts(found: Squares, layout: Layout, ratios: Ratios, uniform: Floats) -> tuple[Floats, Floats]:
+    """Return draws of what the variances may be, ``[..., draw, 4 + stratum]``, and their whole (NaN where none)."""
+    effect, df = piece_squares(found, layout)
+    stratum = np.array([piece[1] for piece in layout.pieces])
     errors = found.error[..., None, :] / special.chdtri(found.error_df, uniform[:, : len(layout.strata)])
     effects = effect_draws(
         effect[..., None, :], df, errors[..., stratum] * ratios.of_pieces, uniform[:, len(layout.strata) :]
     )
-    causes = _by_group(effects, layout) / scale
+    causes = _by_group(effects, layout) / (layout.cells * found.replicates)
     parts, whole = _parts(causes, chance_variances(errors, layout.sharing))
-    whole = np.where(whole > 0, whole, np.nan)
-
-    # Looked at alone, a group is supported at one tail; to stand in the way of the others, among all groups at two.
-    supported = np.ones((*p.shape[:-1], parts.shape[-1]), dtype=bool)
-    supported[..., : len(CAUSES)] = p * len(layout.groups) <= 1 - CONFIDENCE
-    doubtful = np.where(supported[..., None, :], 0.0, parts)
-    least = whole - doubtful.sum(axis=-1, keepdims=True) + doubtful
-    supported[..., : len(CAUSES)] = p <= GATE
-    lower = np.where(supported, np.quantile(parts / whole, GATE, axis=-2), 0.0)
-    upper = np.quantile(parts / least, (1 + CONFIDENCE) / 2, axis=-2)
-    n = len(CAUSES) + 1
-    return ShareBounds(
-        estimate[..., :n], lower[..., :n], upper[..., :n], estimate[..., n:], lower[..., n:], upper[..., n:], p
-    )
+    return parts, np.where(whole > 0, whole, np.nan)
 
 
 def piece_squares(found: Squares, layout: Layout) -> tuple[Floats, Floats]:
@@ -178,13 +203,16 @@ def noncentrality(ratio: Floats, df: Floats, uniform: Floats) -> Floats:
     return found
 
 
-def clear_winner(lower: Floats, upper: Floats) -> int | None:
-    """Return which share's interval lies above all others; None if none does.
+def clear_winners(lower: Floats, upper: Floats) -> NDArray[np.intp]:
+    """Return which share's interval lies above all others, ``[...]``; -1 where none does.
 
     Parameters
     ----------
     lower, upper
-        Intervals of the shares of one table, ``[share]``.
+        Intervals of the shares, ``[..., share]``.
     """
-    top = int(np.argmax(lower))
-    return top if lower[top] > np.delete(upper, top).max(initial=0.0) else None
+    top = np.argmax(lower, axis=-1)
+    at = np.arange(lower.shape[-1]) == top[..., None]
+    others = np.where(at, 0.0, upper).max(axis=-1)
+    found: NDArray[np.intp] = np.where(np.take_along_axis(lower, top[..., None], -1)[..., 0] > others, top, -1)
+    return found

@@ -13,8 +13,10 @@ from study.attribution.layout import Floats, Layout
 from study.config import written
 from study.plan import Factor
 
-# Below this many cells (or calls, for precision) a class is shown but not decomposed: docs/method.md, "Limits".
+# Below this many cells (or calls, for precision) a class has no shares: docs/method.md, "Few cells".
 MIN_SUPPORT = 20
+# It has effects if each trial counts `FEW` cells, all replicates `FEW_TOGETHER`, and there are `FEW_REPLICATES`.
+FEW, FEW_TOGETHER, FEW_REPLICATES = 5, 40, 4
 # Failures are taken to go with a level of a factor below this one-sided p value, corrected for all levels looked at.
 MISSING_P = 0.10
 
@@ -60,6 +62,11 @@ class ClassTable:
     def support(self) -> float:
         """Cells counted per trial, on average."""
         return float(np.nanmean(self.total)) if self.present.any() else 0.0
+
+    @property
+    def few(self) -> bool:
+        """Whether it has too few cells for shares."""
+        return self.support < MIN_SUPPORT
 
 
 def logit(correct: Floats, total: Floats) -> Floats:
@@ -129,14 +136,24 @@ def reason_not_to(table: ClassTable, layout: Layout) -> str:
     never = int((table.total == 0).sum())
     if never:
         return f"undefined in {never} of {int(table.present.sum())} trials: no cell was called this class there"
-    if table.support < MIN_SUPPORT:
-        return f"too few cells: {table.support:.0f} on average, {MIN_SUPPORT} are needed"
+    if table.few and (lacking := _too_few(table)):
+        return lacking
     share = np.where(table.present, table.correct / table.total, np.nan)
     if np.nanmax(share) == np.nanmin(share):
         return f"nothing varies: {100 * np.nanmax(share):.4g}% in every trial"
     if (np.nanmax(share, axis=1) == np.nanmin(share, axis=1)).all():
         return "nothing varies within replicates: trials differ only by replicate (its held-out cells and its seed)"
     return missing_not_at_random(table.present, layout)
+
+
+def _too_few(table: ClassTable) -> str:
+    """Return what a class with few cells lacks for effects, in words; empty if it has it."""
+    least, mean, replicates = int(np.nanmin(table.total)), table.support, len(table.correct)
+    found = f"too few cells: {mean:.0f} on average; {MIN_SUPPORT} are needed for shares"
+    if least < FEW:
+        return f"{found}, and {FEW} in every trial for effects (the fewest: {least})"
+    enough = max(FEW_REPLICATES, int(np.ceil(FEW_TOGETHER / mean)))
+    return "" if replicates >= enough else f"{found}, and {enough} replicates of so few for effects"
 
 
 def missing_not_at_random(present: NDArray[np.bool_], layout: Layout) -> str:

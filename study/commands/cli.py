@@ -205,7 +205,7 @@ def export(overrides: Overrides = None, registered: Registered = False) -> None:
         results = whole_results(study)
         registry = None
         if registered:  # before anything is written: it may be refused
-            from study.commands.pipeline import registry_of
+            from study.commands.registering import registry_of
 
             registry = registry_of(study)
         choice, path = write_choice(study, results)
@@ -214,7 +214,7 @@ def export(overrides: Overrides = None, registered: Registered = False) -> None:
     to.print(f"Chosen: {choice.reason}.", markup=False)
     to.print(f"Wrote {path}. Next: scanvi-study transfer --config {path}", markup=False, soft_wrap=True)
     if registry is not None:
-        from study.commands.pipeline import register_choice
+        from study.commands.registering import register_choice
 
         version, queries = register_choice(registry, choice)
         models = f"models of {', '.join(queries)}" if queries else "no models yet: transfer, then register again"

@@ -44,6 +44,7 @@ def analysis_facts(analysis: Analysis, page: Path) -> dict[str, object]:
         "report": str(page),
         "verdicts": {one.outcome: one.sentence for one in analysis.verdicts},
         "classes": classes,
+        "look": asdict(analysis.attributed.look) if analysis.attributed else None,
         **({"search": analysis.search.facts()} if analysis.search else {}),
         "yardsticks": analysis.yardsticks.astype(object).where(analysis.yardsticks.notna(), None).to_dict("records"),
         "controls": {one.control: {"outcome": one.outcome, "found": one.found} for one in analysis.controls},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from study.attribution import Attribution, attribute_study
 from study.commands.refusal import nothing_left_if_refused
 from study.config import load_stored
@@ -10,7 +12,14 @@ from study.report import of_whole_replicates
 from study.studies import NOT_EXPLAINED, Study, open_study, strata_of
 from study.sweep import Prediction, predict_cost
 from study.trials import OVERALL, count_frame, kept_states, read_all
-from study.verdict import ASSUMED, Precision, assumptions_from, expected_precision
+from study.verdict import (
+    ASSUMED,
+    REPLICATES,
+    Precision,
+    assumptions_from,
+    expected_precision,
+    expected_replicates,
+)
 
 
 def expect(study: Study, pilot: str | None) -> Precision:
@@ -46,7 +55,11 @@ def expect(study: Study, pilot: str | None) -> Precision:
         raise InputError(f"--pilot {pilot}: it has no attributed result; it needs at least 2 whole replicates.")
     try:
         classes = len(next(iter(study.cells.values())).classes)
-        return expected_precision(study.plan.factors, strata_of(study), assumptions, classes=classes)
+        design, declared = (study.plan.factors, strata_of(study)), study.config.space.declared
+        shown = tuple(dict.fromkeys((*declared[:3], *declared[-1:])))
+        precision = expected_precision(*design, assumptions, shown or REPLICATES, classes=classes)
+        ends = expected_replicates(*design, assumptions, declared) if declared else None
+        return replace(precision, ends_after=ends)
     except ValueError as error:
         raise InputError(f"--pilot {pilot}: {error} Choose a pilot that varies the same kinds of settings.") from None
 
@@ -68,4 +81,4 @@ def _earlier_chance(study: Study) -> Attribution | None:
     table = count_frame(study.plan, used, ["heldout/recall"])
     overall = attribute_study(table[table.class_name == OVERALL], study.plan.factors, strata_of(study))
     (one,) = overall.attributions
-    return None if one.method == "none" else one
+    return one if one.anova else None

@@ -21,17 +21,14 @@ from study.commands.refusal import nothing_left_if_refused
 from study.config import StudyConfig, dump
 from study.errors import WritingError
 from study.plan import Stage
-from study.report import Analysis, analyse, read_finished, write_report
-from study.studies import Choice, Recall, Study, files_to_keep, following, open_study, recall_reader, trusted
+from study.report import Analysis, analyse, read_finished, take_look, write_report
+from study.studies import Recall, Study, following, looked_at, open_study, recall_reader, trusted
 from study.sweep import Account, Tree, alone, cluster, kept_account, train_stages
-from study.tracking import Projection, register
+from study.tracking import Projection
 from study.trials import (
-    HELD_OUT,
-    MACRO_RECALL,
     Result,
     fit_logistic,
     kept_states,
-    metric,
     read_all,
     read_failures,
     read_result,
@@ -100,6 +97,7 @@ def _run(config: StudyConfig, show: Show, command: str, wrote: Callable[[Path], 
     start = time.perf_counter()
     study = open_study(config, wrote)
     with alone(config.directory):
+        study = _looked(study)  # an earlier run may have ended before its look
         for name in ("trials", "stages"):
             files.tidy(config.directory / name)
         # Another command may prepare the cells of this study just now, without its lock.
@@ -119,15 +117,16 @@ def _run(config: StudyConfig, show: Show, command: str, wrote: Callable[[Path], 
             files.write(config.directory / "config.yaml", yaml.safe_dump(dump(config), sort_keys=False).encode())
             recall, recalls = recall_reader(config.directory), Recalls()
             follow = following(study, recall)
-            account = replace(account, done=account.done + _fit(study, before, projection))
+            account = replace(account, done=account.done + _fit(study, projection))
             for result in before.values():
                 projection.project(result)
                 note(recalls, result)
             while missing:
                 account = _sweep(study, missing, projection, account, _both(tell, show), recalls)
-                study, missing, account = _further(follow(), recall, account)
+                study, missing, account = _further(_looked(follow()), recall, account)
                 if missing:
                     projection.extend(study.plan)
+                    account = replace(account, done=account.done + _fit(study, projection))
             analysis = analyse(study, read_finished(study))
             page = write_report(study, analysis, command)
             _show_trust(projection, analysis.trust)
@@ -143,14 +142,15 @@ def _run(config: StudyConfig, show: Show, command: str, wrote: Callable[[Path], 
     )
 
 
-def _fit(study: Study, before: Mapping[str, Result], projection: Projection) -> int:
+def _fit(study: Study, projection: Projection) -> int:
     """Fit what needs no training stage, the logistic regressions that are missing; return how many."""
-    every = study.plan.all_by_key.values()
-    missing = [planned for planned in every if planned.control == "logistic" and planned.key not in before]
+    directory, every = study.config.directory, study.plan.all_by_key.values()
+    fitted = [planned for planned in every if planned.control == "logistic"]
+    missing = [planned for planned in fitted if read_result(directory, planned.key) is None]
     for planned in missing:
         found = fit_logistic(planned, study.cells[planned.condition.query], study.plan.folds)
-        write_result(study.config.directory, *found)
-    for result in read_all(study.config.directory, [planned.key for planned in missing]).values():
+        write_result(directory, *found)
+    for result in read_all(directory, [planned.key for planned in missing]).values():
         projection.project(result)
     return len(missing)
 
@@ -191,14 +191,26 @@ def _sweep(
 
 
 def _further(study: Study, recall: Recall, account: Account) -> tuple[Study, tuple[Stage, ...], Account]:
-    """Return what a search trains after a sweep, with the account to go on from; nothing if it was interrupted."""
-    if study.search is None or account.stages_done + account.stages_failed < account.stages_total:
+    """Return what is trained after a sweep, with the account to go on from; nothing if it was interrupted.
+
+    A search goes on until its winner is confirmed, and `replicates: auto` until nothing is open.
+    """
+    if (
+        study.search is None and not study.config.space.declared
+    ) or account.stages_done + account.stages_failed < account.stages_total:
         return study, (), account
     # What failed has been tried in this run.
     settled = {key for key in study.plan.all_by_key if recall(key) is not None}
     missing = study.plan.missing(settled, kept_states(study.config.directory, study.plan))
     stages, steps = account.stages_total + len(missing), account.steps_total + _steps(missing)
     return study, missing, replace(account, total=len(study.plan.all_by_key), stages_total=stages, steps_total=steps)
+
+
+def _looked(study: Study) -> Study:
+    """Look at a study that goes on until nothing is open, if it is due, and return it as it goes on from there."""
+    while (look := take_look(study)) and look.open:
+        study = looked_at(study)
+    return study
 
 
 def _both(first: Show, second: Show) -> Show:
@@ -258,35 +270,6 @@ def sync_study(config: StudyConfig) -> tuple[int, str]:
 def _show_trust(projection: Projection, trust: Mapping[str, Labels]) -> None:
     agreement = {query: labels.agreement for query, labels in trust.items()}
     projection.project_labels(agreement, {query: labels.trusted_share for query, labels in trust.items()})
-
-
-def registry_of(study: Study) -> Projection:
-    """Return where the choice of a study is registered.
-
-    Raises
-    ------
-    InputError
-        If MLflow cannot be used.
-    """
-    return Projection(study.config, study.plan, class_names(study.cells))
-
-
-def register_choice(registry: Projection, choice: Choice) -> tuple[str, list[str]]:
-    """Put the chosen settings into MLflow's model registry, with the models that `transfer` made with them.
-
-    Returns
-    -------
-    The version that is now called `best`, and the queries whose models are in it.
-
-    Raises
-    ------
-    WritingError
-        If MLflow refuses.
-    """
-    kept, queries = files_to_keep(registry.config, choice)
-    winner = choice.table[choice.table["chosen"]].iloc[0]
-    metrics = {metric(HELD_OUT, MACRO_RECALL): float(winner["recall there"])}
-    return register(registry, dump(choice.settings), metrics, f"{choice.reason}.", kept), queries
 
 
 def _tables(config: StudyConfig) -> list[Path]:

@@ -106,6 +106,14 @@ def show_precision(to: Console, study: Study, precision: Precision) -> None:
     columns = ["95% interval to expect", *(f"{count} replicates" for count in counts)]
     show_table(to, f"how sharp it will be ({precision.source})", columns, rows)
     to.print(precision.statement, markup=False)
+    if precision.ends_after is not None:
+        declared = study.config.space.declared
+        to.print(
+            f"Looks are declared after {', '.join(map(str, declared))} replicates. It ends after "
+            f"{precision.ends_after:.1f} of them on average, if differences are as said above: "
+            f"{each * precision.ends_after:,.0f} optimiser steps, and at most {each * declared[-1]:,.0f}.",
+            markup=False,
+        )
 
 
 def show_prediction(to: Console, study: Study, prediction: Prediction | None) -> None:
@@ -171,11 +179,15 @@ def show_status(to: Console, status: Status) -> None:
 def show_analysis(to: Console, analysis: Analysis, page: Path) -> None:
     """Print the verdict of each outcome, a line per class and one for the study, and where the report is."""
     for one in analysis.verdicts:
-        left = _not_decomposed(one)
-        told = [found for found in one.classes if found.why not in left]
+        left = _nothing_told(one)
         rows = [
-            (found.class_name, found.dominant or "cannot tell", found.which if found.real else "none is certain")
-            for found in told
+            (
+                found.class_name,
+                found.dominant or ("cannot tell" if found.decomposed else "few cells"),
+                found.which if found.real else "none is certain",
+            )
+            for found in one.classes
+            if found.which
         ]
         columns = ["class", "runs differ by", "effects that are real"]
         if rows:
@@ -183,7 +195,7 @@ def show_analysis(to: Console, analysis: Analysis, page: Path) -> None:
         for reason, names in left.items():
             to.print(f"{', '.join(names)}: {reason}", markup=False)
         to.print(f"{one.sentence}\n", markup=False)
-    for sentence in analysis.fallen:
+    for sentence in (*analysis.looked, *analysis.fallen):
         to.print(f"{sentence}\n", markup=False)
     if not analysis.trust and analysis.search is None:
         to.print("Which labels to trust is told from two replicates on that have all cells of a query.\n")
@@ -200,11 +212,11 @@ def show_analysis(to: Console, analysis: Analysis, page: Path) -> None:
     to.print(f"Report: {page}", markup=False, soft_wrap=True)
 
 
-def _not_decomposed(verdict: Verdict) -> dict[str, list[str]]:
-    """Names of the classes that are not decomposed, by the reason."""
+def _nothing_told(verdict: Verdict) -> dict[str, list[str]]:
+    """Names of the classes with neither shares nor effects, by the reason."""
     reasons: dict[str, list[str]] = {}
     for found in verdict.classes:
-        if not found.decomposed:
+        if not found.which:
             reasons.setdefault(found.why, []).append(found.class_name)
     return reasons
 

@@ -13,6 +13,8 @@ from pydantic import (
 
 from study.config.values import WHOLE_LIMIT, YARDSTICKS, Control, Count, Level, Model, written
 
+# After how many replicates a study that stops when it is settled is looked at, where nothing else is declared.
+LOOKS = (3, 5, 8, 12)
 # Narrower ranges, relative to their ends or at all, hold too few numbers for points that differ.
 NARROWEST, TINIEST = 1e-6, 1e-300
 
@@ -114,7 +116,15 @@ class SearchSpace(Model):
         description="all combinations of levels, settings drawn, or settings sought"
     )
     factors: dict[str, FactorSpec] = Field(min_length=1, description="what varies, by its dotted name")
-    replicates: Count | Crossed = Field(description="passes over the design, or seeds crossed with folds")
+    replicates: Count | Crossed | Literal["auto"] = Field(
+        description="passes over the design, seeds crossed with folds, or `auto`: until nothing is open"
+    )
+    looks: tuple[Annotated[int, Field(strict=True, ge=3)], ...] | None = Field(
+        None, description="with `replicates: auto`, after how many it is judged, the last the most; null: 3, 5, 8, 12"
+    )
+    settle: tuple[str, ...] | None = Field(
+        None, description="with `replicates: auto`, classes whose verdict it waits for; null: the mean of all classes"
+    )
     folds: Annotated[int, Field(strict=True, ge=2)] = Field(3, description="parts of the reference held out in turn")
     points: Count | None = Field(None, description="settings drawn by a random design")
     candidates: Count | None = Field(None, description="settings that a search tries")
@@ -138,6 +148,18 @@ class SearchSpace(Model):
     def n_folds(self) -> int:
         """In how many parts the reference is divided."""
         return self.replicates.folds if isinstance(self.replicates, Crossed) else self.folds
+
+    @property
+    def declared(self) -> tuple[int, ...]:
+        """After how many replicates a study that goes on until nothing is open is looked at; of another none."""
+        return (self.looks or LOOKS) if self.replicates == "auto" else ()
+
+    @property
+    def passes(self) -> int:
+        """How many replicates there are; of a study that goes on until nothing is open the most."""
+        if isinstance(self.replicates, Crossed):
+            return self.replicates.seeds * self.replicates.folds
+        return self.declared[-1] if self.replicates == "auto" else self.replicates
 
     @property
     def beside(self) -> tuple[Control, ...]:
@@ -164,6 +186,22 @@ class SearchSpace(Model):
             )
         if self.controls and len(set(self.controls)) < len(self.controls):
             raise ValueError(f"controls {written(self.controls)} contain a duplicate; name each control once")
+        return self
+
+    @model_validator(mode="after")
+    def _looks_fit(self) -> Self:
+        auto = self.replicates == "auto"
+        if auto and self.design != "factorial":
+            raise ValueError(
+                f"'replicates: auto' ends when a crossed table is settled, and 'design: {self.design}' has none: give "
+                "their number"
+            )
+        if not auto and (self.looks, self.settle) != (None, None):
+            raise ValueError("'looks' and 'settle' belong to 'replicates: auto': leave them out, or say that")
+        if self.looks is not None and (not self.looks or list(self.looks) != sorted(set(self.looks))):
+            raise ValueError(
+                f"looks {written(self.looks)} must be numbers of replicates that grow, as in [3, 5, 8, 12]"
+            )
         return self
 
     @model_validator(mode="after")

@@ -49,7 +49,7 @@ class Trial:
 
 
 def replicates_of(space: SearchSpace) -> tuple[Replicate, ...]:
-    """Return the replicates: seed r with fold r, or seeds and folds crossed.
+    """Return the replicates: seed r with fold r, or seeds and folds crossed; of `auto` all that there may be.
 
     Past `folds` replicates the fold number goes on counting: fold ``f`` is part ``f % folds`` of random split
     ``f // folds``, so that replicates stay exchangeable.
@@ -57,7 +57,7 @@ def replicates_of(space: SearchSpace) -> tuple[Replicate, ...]:
     if isinstance(space.replicates, Crossed):
         pairs = list(itertools.product(range(space.replicates.seeds), range(space.replicates.folds)))
     else:
-        pairs = [(index, index) for index in range(space.replicates)]
+        pairs = [(index, index) for index in range(space.passes)]
     return tuple(Replicate(index, seed, fold) for index, (seed, fold) in enumerate(pairs))
 
 
@@ -223,7 +223,7 @@ def _ends(domain: Domain, closed: bool) -> tuple[Level, Level]:
 def _refuse_too_many(space: SearchSpace, queries: Sequence[str]) -> None:
     if space.design == "search":
         conditions = math.prod(len(f.levels) for f in factors_of(space, queries) if f.role == "data")
-        searched = 0 if isinstance(space.replicates, Crossed) else space.replicates
+        searched = 0 if isinstance(space.replicates, Crossed) else space.passes
         trials = conditions * ((space.candidates or 0) * searched + 2 * (space.confirm or 0))
         if trials > MOST_TRIALS:
             raise InputError(
@@ -232,8 +232,7 @@ def _refuse_too_many(space: SearchSpace, queries: Sequence[str]) -> None:
             )
         return
     points = space.points or math.prod(len(factor.levels) for factor in factors_of(space, queries))
-    crossed = space.replicates
-    replicates = crossed.seeds * crossed.folds if isinstance(crossed, Crossed) else crossed
+    replicates = space.passes
     if points * replicates > MOST_TRIALS:
         raise InputError(
             f"space: {points:,} design points x {replicates:,} replicates are {points * replicates:,} trials. "

@@ -2,6 +2,7 @@ from .analysis import Analysis as Analysis
 from .analysis import Attributed as Attributed
 from .analysis import analyse as analyse
 from .analysis import explain as explain
+from .analysis import take_look as take_look
 from .diagnosed import render_diagnosis as render_diagnosis
 from .finished import Finished as Finished
 from .finished import of_whole_replicates as of_whole_replicates

@@ -11,14 +11,14 @@ from functools import partial
 
 import pandas as pd
 
-from study.attribution import StudyAttribution, attribute_study
+from study.attribution import Look, StudyAttribution, attribute_study, last_look, look_after
 from study.cells import DataReport, check_data
 from study.config import Crossed
 from study.errors import InputError
 from study.plan import Plan
-from study.report.finished import Finished, of_whole_replicates
-from study.studies import NOT_EXPLAINED, Search, Study, strata_of, trusted
-from study.trials import count_frame, probe_frame, read_predictions, trial_frame
+from study.report.finished import Finished, of_whole_replicates, read_finished
+from study.studies import NOT_EXPLAINED, Search, Study, keep_look, strata_of, taken_looks, trusted
+from study.trials import MACRO, count_frame, probe_frame, read_predictions, trial_frame
 from study.trust import Labels, trust_frame
 from study.verdict import (
     ControlResult,
@@ -32,15 +32,22 @@ from study.verdict import (
     find_flips,
     judge,
     judge_controls,
+    look_words,
     matched_spread,
+    open_questions,
     yardstick_sentences,
 )
 
 
 @dataclass(frozen=True)
 class Attributed:
-    """Some outcomes of a study: the table that was attributed, what explains it, and a verdict each."""
+    """Some outcomes of a study at a look: the table that was attributed, what explains it, and a verdict each.
 
+    `looked` says which look it is, and what it may use of the error.
+    """
+
+    look: Look
+    looked: str
     counts: pd.DataFrame
     attribution: StudyAttribution
     verdicts: tuple[Verdict, ...]
@@ -97,6 +104,11 @@ class Analysis(Finished):
     def verdicts(self) -> tuple[Verdict, ...]:
         """The two answers of each outcome, where there are any."""
         return self.attributed.verdicts if self.attributed else ()
+
+    @property
+    def looked(self) -> list[str]:
+        """Which look at the study it is, where there is one."""
+        return [self.attributed.looked] if self.attributed and self.attributed.look.replicates > 1 else []
 
     @property
     def fallen(self) -> list[str]:
@@ -174,12 +186,42 @@ def explain(study: Study, done: Finished, outcomes: Sequence[str]) -> Attributed
     if study.search is not None:
         raise InputError(NOT_EXPLAINED)
     used = of_whole_replicates(study.plan, done.results, done.failures_of(study.plan))
+    whole, declared = sorted({study.plan.by_key[key].replicate.index for key in used}), study.config.space.declared
+    if declared:  # between declared looks what was there at the last one is told
+        whole = whole[: max((count for count in declared if count <= len(whole)), default=0)]
+        used = {key: one for key, one in used.items() if study.plan.by_key[key].replicate.index in whole}
     if not used:
         return None
+    taken = taken_looks(study.config.directory, study.plan.factors)
+    look = look_after(len(whole), taken, declared)
     counts = count_frame(study.plan, used, outcomes)
-    attribution = attribute_study(counts, study.plan.factors, strata_of(study))
-    cost = _replicate_cost(study)
-    return Attributed(counts, attribution, tuple(judge(attribution, outcome, cost) for outcome in outcomes))
+    attribution = attribute_study(counts, study.plan.factors, strata_of(study), level=look.level)
+    cost, later = _replicate_cost(study), look_after(0, (*taken, look)).level
+    verdicts = tuple(judge(attribution, outcome, cost, later) for outcome in outcomes)
+    return Attributed(look, look_words(look, taken, declared), counts, attribution, verdicts)
+
+
+def take_look(study: Study) -> Look | None:
+    """Look at a study that goes on until nothing is open, if all that it called for is there; record the look.
+
+    Returns
+    -------
+    The look with what it left open; None if it is not due, and for a study with a number of replicates.
+    """
+    declared = study.config.space.declared
+    done = read_finished(study)
+    if not declared or len(done.results) + len(done.failures_of(study.plan)) < len(study.plan.trials):
+        return None
+    found = explain(study, done, study.config.outcomes)
+    if found is None:
+        return None
+    last = last_look(declared)
+    asked = study.config.space.settle or (MACRO,)
+    is_last = found.look.replicates == last.replicates
+    open_ones = () if is_last else open_questions(found.attribution, asked, last)
+    look = replace(found.look, open=open_ones)
+    keep_look(study.config.directory, study.plan.factors, look)
+    return look
 
 
 def _replicate_cost(study: Study) -> ReplicateCost | None:

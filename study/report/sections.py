@@ -67,13 +67,27 @@ def whole_replicates(attribution: StudyAttribution | None) -> int:
     return max((found.replicates for found in attribution.attributions), default=0) if attribution else 0
 
 
+def held_out_words(plan: Plan, whole: int) -> str:
+    """Say which cells effects are about: those that were held out in so many replicates."""
+    replicates = sorted({trial.replicate for trial in plan.trials}, key=lambda one: one.index)[:whole]
+    parts = len({one.fold % plan.folds for one in replicates})
+    which = "all labelled reference cells" if parts == plan.folds else f"{parts} of {plan.folds} parts of the reference"
+    return (
+        f"Effects on held-out cells are about the cells that were held out, {which}, and these queries."
+        if whole
+        else ""
+    )
+
+
 def missing(results: Mapping[str, Result], attribution: StudyAttribution | None) -> str:
     """Say why there are no shares and effects; nothing where there are some."""
     if not results:
         return "No trial is finished yet, so there is nothing to explain. What follows is the design and the data."
     if attribution is None:
-        return "No replicate is complete yet. Shares and effects compare whole replicates: run the study further."
-    if not any(found.shares for found in attribution.attributions):
+        return (
+            "Too few replicates are complete yet. Shares and effects compare whole replicates: run the study further."
+        )
+    if not any(found.effects for found in attribution.attributions):
         reasons = Counter(found.reason for found in attribution.attributions)
         return f"Nothing could be decomposed yet: {'; '.join(reasons)}."
     return ""

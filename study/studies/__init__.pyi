@@ -6,12 +6,15 @@ from .choice import Choice as Choice
 from .choice import choice_of as choice_of
 from .export import files_to_keep as files_to_keep
 from .export import write_choice as write_choice
+from .looks import keep_look as keep_look
+from .looks import taken_looks as taken_looks
 from .search import NOT_EXPLAINED as NOT_EXPLAINED
 from .search import Recall as Recall
 from .search import Search as Search
 from .search import recall_reader as recall_reader
 from .study import Study as Study
 from .study import following as following
+from .study import looked_at as looked_at
 from .study import most_of as most_of
 from .study import open_study as open_study
 from .study import strata_of as strata_of

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from study.cells import Cells, prepare, query_names
+from study.cells import Cells, class_names, prepare, query_names
 from study.config import StudyConfig
+from study.errors import InputError, few, nearest
 from study.plan import Conditions, Plan, Stratum, controls_of, plan_study, refuse_without_truth, strata, trials_of
+from study.studies.looks import at_look, with_replicates
 from study.studies.search import Recall, Search, conditions_of, follow_search, recall_reader
 
 
@@ -46,15 +48,23 @@ def open_study(config: StudyConfig, wrote: Callable[[Path], None] | None = None)
     every = (*trials_of(config, queries), *controls_of(config, queries))
     used = list(dict.fromkeys(trial.query for trial in every))
     cells = prepare(config.data, used, counts, wrote)
+    _refuse_unknown_classes(config, cells)
     if config.space.design == "search":
         conditions = conditions_of(config, queries, cells)
         search, plan = follow_search(config, queries, conditions, recall_reader(config.directory))
         return Study(config, queries, cells, plan, search)
-    return Study(config, queries, cells, plan_study(config, cells, queries))
+    return Study(config, queries, cells, plan_study(at_look(config, queries), cells, queries))
+
+
+def _refuse_unknown_classes(config: StudyConfig, cells: Mapping[str, Cells]) -> None:
+    known = class_names(cells)
+    for name in config.space.settle or ():
+        if name not in known:
+            raise InputError(f"space.settle: {name!r} is no class.{nearest(name, known)} Known: {few(known)}.")
 
 
 def following(study: Study, recall: Recall) -> Callable[[], Study]:
-    """Return what reads a search anew, with all that it then calls for; a design it returns as it is.
+    """Return what reads a study anew, with all that a search or its looks then call for.
 
     Parameters
     ----------
@@ -64,7 +74,7 @@ def following(study: Study, recall: Recall) -> Callable[[], Study]:
         What reads `METRIC` of a trial.
     """
     if study.search is None:
-        return lambda: study
+        return lambda: looked_at(study) if study.config.space.declared else study
 
     # Kept between readings: what is asked of the cells takes a pass over them.
     @cache
@@ -78,8 +88,16 @@ def following(study: Study, recall: Recall) -> Callable[[], Study]:
     return now
 
 
+def looked_at(study: Study) -> Study:
+    """Return a study as its looks call for it now."""
+    return replace(study, plan=plan_study(at_look(study.config, study.queries), study.cells, study.queries))
+
+
 def most_of(study: Study) -> Study:
     """Return a study with all that it can come to train: of a search, as if all candidates were equally good."""
+    if study.config.space.declared:
+        most = with_replicates(study.config, study.config.space.declared[-1])
+        return replace(study, plan=plan_study(most, study.cells, study.queries))
     return replace(following(study, lambda key: 0.0)(), search=study.search)
 
 

@@ -15,6 +15,7 @@ from .flips import Flips as Flips
 from .flips import find_flips as find_flips
 from .matching import matched_spread as matched_spread
 from .precision import ASSUMED as ASSUMED
+from .precision import REPLICATES as REPLICATES
 from .precision import Precision as Precision
 from .precision import assumptions_from as assumptions_from
 from .precision import expected_precision as expected_precision
@@ -22,8 +23,11 @@ from .sentences import ReplicateCost as ReplicateCost
 from .sentences import TradeOff as TradeOff
 from .sentences import Verdict as Verdict
 from .sentences import judge as judge
+from .settled import look_words as look_words
+from .settled import open_questions as open_questions
 from .siblings import labels_of as labels_of
 from .siblings import siblings as siblings
+from .stopping import expected_replicates as expected_replicates
 from .words import GROUPS as GROUPS
 from .words import LABELS as LABELS
 from .words import PART_WORDS as PART_WORDS

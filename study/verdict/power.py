@@ -8,6 +8,7 @@ from scipy import optimize, special, stats
 from study.attribution import (
     CONFIDENCE,
     FIRST,
+    PART,
     SIGNIFICANT,
     Floats,
     Layout,
@@ -85,9 +86,13 @@ def sharpness(
     df = float(both_df(np.asarray(found.error_df[stratum] * float(classes)), own_df))
     ratio = special.gammainc(own_df / 2, own_df / 2) + special.gammaincc(own_df / 2 + 1, own_df / 2)
     error = np.sqrt(variance * ratio * LARGER_OF_TWO) * percent * (100 - percent) / 100
-    tests = marginal_effects(layout) * (classes + len(SUMMARIES))
-    least = _least_found(FIRST * SIGNIFICANT / 2 / tests, df)
+    least = _least_found(PART * SIGNIFICANT / family_size(layout, classes), df)
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, df) * error), float(least * error)
+
+
+def family_size(layout: Layout, classes: int) -> float:
+    """Return among how many tests of equal weight a marginal effect of the first outcome is."""
+    return marginal_effects(layout) * (classes + len(SUMMARIES)) * 2 / FIRST
 
 
 def _least_found(level: float, df: float) -> float:

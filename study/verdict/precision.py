@@ -19,9 +19,6 @@ from study.attribution import (
     Attribution,
     Floats,
     Layout,
-    Squares,
-    clear_winner,
-    effect_draws,
     layout_of,
     share_bounds,
 )
@@ -29,10 +26,6 @@ from study.plan import Factor, Stratum
 from study.verdict.power import expected_squares, sharpness, stratum_of
 
 REPLICATES = (3, 5, 10)
-# Beyond this many replicates "more replicates" is no advice any more.
-MOST_REPLICATES = 30
-# Draws of what the truth may be, and of what an interval's ends may; and how likely an answer is to be promised.
-TRUTHS, DRAWS, ASSURED = 40, 64, 0.8
 # Effects of so many points matter to most users.
 MATTERS = 10
 
@@ -108,12 +101,16 @@ class ExpectedEffect:
 
 @dataclass(frozen=True)
 class Precision:
-    """What to expect of a design, by number of replicates; `statement` says in words what sharpens it."""
+    """What to expect of a design, by number of replicates; `statement` says in words what sharpens it.
+
+    `ends_after` is after how many replicates a study that goes on until nothing is open ends on average.
+    """
 
     source: str
     shares: tuple[ExpectedShare, ...]
     effects: tuple[ExpectedEffect, ...]
     statement: str
+    ends_after: float | None = None
 
 
 def assumptions_from(found: Attribution) -> Assumptions:
@@ -124,7 +121,7 @@ def assumptions_from(found: Attribution) -> Assumptions:
     ValueError
         If that class was not decomposed.
     """
-    if found.method == "none":
+    if not found.shares:
         raise ValueError(f"{found.outcome} of {found.class_name} was not decomposed: {found.reason}.")
     causes = {group: sum(row.variance for row in found.anova if row.group == group) for group in CAUSES}
     return Assumptions(
@@ -177,55 +174,6 @@ def expected_precision(
             effects.append(ExpectedEffect(count, factor.name, layout.strata[stratum].name, df, half, least))
     statement = f"{_statement(layout, assumptions, min(replicates), classes)} {_advice(effects)}"
     return Precision(assumptions.source, tuple(shares), tuple(effects), statement)
-
-
-def replicates_needed(found: Attribution, layout: Layout) -> int | None:
-    """Return how many replicates in all make one share's interval clear the others with a probability of 80%.
-
-    Of all that the truth may be by the intervals' own pivots, and all that so many replicates may then find (assurance;
-    O'Hagan et al. 2005), at least 80% are settled; None if `MOST_REPLICATES` are not enough.
-    """
-    truth = _truths(found, layout)
-
-    def settled(count: int) -> bool:
-        return _settled(truth, found.replicates, layout, count) >= ASSURED
-
-    low, high = found.replicates, MOST_REPLICATES
-    if low >= high or not settled(high):
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if settled(middle) else (middle, high)
-    return high
-
-
-def _truths(found: Attribution, layout: Layout) -> tuple[Floats, Floats]:
-    """What error mean squares ``[draw, stratum]`` and noncentralities ``[draw, term]`` may be, given what was found."""
-    rows = {row.term: row for row in found.anova}
-    chance = np.array([part.variance for part in found.chance])
-    seen = expected_squares(np.zeros(len(layout.terms)), chance, layout, found.replicates)
-    random = np.random.default_rng(0)
-    errors = seen.error / random.chisquare(seen.error_df, (TRUTHS, len(seen.error_df)))
-    stratum = np.array([term.stratum for term in layout.terms])
-    df = np.array([term.df for term in layout.terms], dtype=float)
-    effect = np.array([rows[term.name].ss for term in layout.terms])
-    of_terms = errors[:, stratum]
-    uniform = random.random((TRUTHS, len(df))).clip(1e-9, 1 - 1e-9)
-    return errors, effect_draws(effect, df, of_terms, uniform) / of_terms
-
-
-def _settled(truth: tuple[Floats, Floats], now: int, layout: Layout, count: int) -> float:
-    """Share of studies of so many replicates, one for each truth, in which one share's interval clears the others."""
-    errors, noncentrality = truth
-    random = np.random.default_rng(count)
-    stratum = np.array([term.stratum for term in layout.terms])
-    df = np.array([term.df for term in layout.terms], dtype=float)
-    error_df = layout.stratum_df * (count - 1)
-    error = errors * random.chisquare(error_df, errors.shape)
-    effect = errors[:, stratum] * random.noncentral_chisquare(df, noncentrality * count / now)
-    made = Squares(np.zeros((TRUTHS, layout.cells)), effect, error, error_df, np.zeros(TRUTHS), count)
-    bounds = share_bounds(made, layout, draws=DRAWS)
-    return float(np.mean([clear_winner(*pair) is not None for pair in zip(bounds.lower, bounds.upper, strict=True)]))
 
 
 def _chance(layout: Layout, assumptions: Assumptions) -> Floats:

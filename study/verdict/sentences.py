@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from study.attribution import (
@@ -18,12 +17,11 @@ from study.attribution import (
     Layout,
     Share,
     StudyAttribution,
-    clear_winner,
     layout_of,
 )
 from study.config import Level
 from study.errors import InputError, few
-from study.verdict.precision import MOST_REPLICATES, replicates_needed
+from study.verdict.assurance import MOST_REPLICATES, replicates_needed
 from study.verdict.words import (
     SUMMARIES,
     class_words,
@@ -63,7 +61,7 @@ class ClassVerdict:
     real
         Those effects, largest first.
     decomposed
-        Whether it could be; else `why` says why not.
+        Whether it has shares; else `why` says why not. With few cells there are effects all the same.
     """
 
     class_name: str
@@ -128,7 +126,9 @@ class Verdict:
         )
 
 
-def judge(study: StudyAttribution, outcome: str, cost: ReplicateCost | None = None) -> Verdict:
+def judge(
+    study: StudyAttribution, outcome: str, cost: ReplicateCost | None = None, later: float = SIGNIFICANT
+) -> Verdict:
     """Return the card of one outcome.
 
     Parameters
@@ -139,6 +139,8 @@ def judge(study: StudyAttribution, outcome: str, cost: ReplicateCost | None = No
         Such as ``heldout/recall``.
     cost
         Of one more replicate, where it is known.
+    later
+        How much of the 5% a look after more replicates may use.
 
     Raises
     ------
@@ -151,7 +153,7 @@ def judge(study: StudyAttribution, outcome: str, cost: ReplicateCost | None = No
         raise InputError(f"outcome {outcome!r} was measured in no trial. Measured are: {few(measured)}.")
     crossed = all(factor.levels for factor in study.factors)
     layout = layout_of(study.factors, study.strata) if crossed else None
-    classes = tuple(_class_verdict(found, layout, cost) for found in attributions)
+    classes = tuple(_class_verdict(found, layout, cost, later) for found in attributions)
     why = _study_why(classes, attributions[0].replicates, cost)
     return Verdict(outcome, classes, _trade_offs(attributions), why, _study_which(classes, outcome))
 
@@ -161,13 +163,10 @@ def dominant_group(found: Attribution) -> str | None:
 
     A cause must also be supported after correction for all groups of all classes.
     """
-    if not found.shares:
+    if found.clear is None:
         return None
-    top = clear_winner(np.array([s.lower for s in found.shares]), np.array([s.upper for s in found.shares]))
-    if top is None:
-        return None
-    share = found.shares[top]
-    return share.group if share.p_adjusted is None or share.p_adjusted <= SIGNIFICANT else None
+    supported = found.share(found.clear).p_adjusted
+    return found.clear if supported is None or supported <= SIGNIFICANT else None
 
 
 def further_words(further: int, now: int, cost: ReplicateCost | None) -> str:
@@ -179,18 +178,21 @@ def further_words(further: int, now: int, cost: ReplicateCost | None) -> str:
     return f"{words} ({trainings:,} trainings, {steps:,} optimiser steps: space.replicates={now + further})"
 
 
-def _class_verdict(found: Attribution, layout: Layout | None, cost: ReplicateCost | None) -> ClassVerdict:
+def _class_verdict(found: Attribution, layout: Layout | None, cost: ReplicateCost | None, later: float) -> ClassVerdict:
     if found.method == "none":
         return ClassVerdict(found.class_name, None, None, f"Not decomposed: {found.reason}.", "", (), decomposed=False)
+    real = tuple(effect for effect in found.effects if effect.real)
+    which = _which(real, outcome_words(found.outcome))
+    if not found.shares:
+        why = f"{found.reason[0].upper()}{found.reason[1:]}."
+        return ClassVerdict(found.class_name, None, None, why, which, real, decomposed=False)
     dominant = dominant_group(found)
     further = None
     if dominant is None and layout:
-        needed = replicates_needed(found, layout)
+        needed = replicates_needed(found, layout, later)
         further = needed - found.replicates if needed else None
-    real = tuple(effect for effect in found.effects if effect.real)
-    what = outcome_words(found.outcome)
     why = _why(found, dominant, further, cost)
-    return ClassVerdict(found.class_name, dominant, further, why, _which(real, what), real)
+    return ClassVerdict(found.class_name, dominant, further, why, which, real)
 
 
 def _why(found: Attribution, dominant: str | None, further: int | None, cost: ReplicateCost | None) -> str:

@@ -153,7 +153,7 @@ def test_a_random_design_without_a_whole_replicate_says_what_is_missing() -> Non
     }
     study = scene(factors=factors, design="random", points=6, replicates=2)
     shown = study.page(attribution=None)
-    assert shown.says("No replicate is complete yet") and shown.says("uniform from 1 to 90")
+    assert shown.says("Too few replicates are complete yet") and shown.says("uniform from 1 to 90")
     data = shown.data
     assert data["factors"][1]["levels"] == [] and all(1 <= value <= 90 for value in data["trials"]["levels"][1])
     assert data["attributions"]["heldout/recall"] == [None] * 5

@@ -13,7 +13,8 @@ from study.attribution.intervals import share_bounds
 from study.attribution.layout import Layout
 from study.attribution.tables import ClassTable
 from study.plan.factors import strata
-from study.verdict.precision import ASSUMED, Assumptions, assumptions_from, expected_precision, replicates_needed
+from study.verdict.assurance import replicates_needed
+from study.verdict.precision import ASSUMED, Assumptions, assumptions_from, expected_precision
 from tests.simulated_tables import Planted, draw, family_of, forum_design, layout_for, plant_effects, small_design
 
 CHANCE = {"pretraining": 0.10, "fine-tuning": 0.08, "fine-tuning snapshots": 0.04}

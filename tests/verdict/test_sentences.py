@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from study.attribution.attribute import attribute_tables
-from study.attribution.findings import Share, StudyAttribution
-from study.attribution.layout import CAUSES, CHANCE, Floats
+from study.attribution.findings import StudyAttribution
+from study.attribution.intervals import clear_winners
+from study.attribution.layout import Floats
 from study.attribution.tables import ClassTable
 from study.errors import InputError
 from study.verdict.sentences import ReplicateCost, dominant_group, judge
@@ -26,7 +27,10 @@ def level(factor: str, index: int, size: float) -> Floats:
 
 
 def study_of(
-    classes: dict[str, tuple[Floats, tuple[float, ...]]], replicates: int = 5, outcome: str = "heldout/recall"
+    classes: dict[str, tuple[Floats, tuple[float, ...]]],
+    replicates: int = 5,
+    outcome: str = "heldout/recall",
+    error: float = 0.05,
 ) -> StudyAttribution:
     """Return a study of classes with given effects and chance."""
     rng = np.random.default_rng(0)
@@ -35,7 +39,7 @@ def study_of(
     for name, (effects, chance) in classes.items():
         drawn = draw(Planted(chance, {}), effects, LAYOUT, replicates, 1, rng)
         tables[outcome, name] = ClassTable(drawn.correct[0], drawn.total[0], index, index)
-    return StudyAttribution(LAYOUT.factors, LAYOUT.strata, attribute_tables(tables, LAYOUT))
+    return StudyAttribution(LAYOUT.factors, LAYOUT.strata, attribute_tables(tables, LAYOUT, level=error))
 
 
 def test_a_planted_cause_and_planted_chance_are_named() -> None:
@@ -54,21 +58,23 @@ def test_a_planted_cause_and_planted_chance_are_named() -> None:
 
 
 def test_a_group_dominates_where_its_interval_clears_all_others() -> None:
-    found = study_of({"B": (level("query", 2, -1.5), QUIET)}).attributions[0]
-
-    def shares(*intervals: tuple[float, float]) -> tuple[Share, ...]:
-        names = (*CAUSES, CHANCE)
-        return tuple(
-            Share(group, sum(ends) / 2, *ends, None if group == CHANCE else 0.01, None if group == CHANCE else 0.01)
-            for group, ends in zip(names, intervals, strict=True)
-        )
-
     small = (0.0, 0.1)
-    clear = replace(found, shares=shares((0.5, 0.8), small, small, (0.2, 0.4)))
-    close = replace(found, shares=shares((0.5, 0.8), small, small, (0.2, 0.6)))
-    chance = replace(found, shares=shares((0.2, 0.4), small, small, (0.5, 0.8)))
-    assert [dominant_group(one) for one in (clear, close, chance)] == ["data", None, "chance"]
-    assert dominant_group(replace(found, shares=())) is None
+    clear = [(0.5, 0.8), small, small, (0.2, 0.4)]
+    close = [(0.5, 0.8), small, small, (0.2, 0.6)]
+    chance = [(0.2, 0.4), small, small, (0.5, 0.8)]
+    lower, upper = np.moveaxis(np.array([clear, close, chance]), -1, 0)
+    assert clear_winners(lower, upper).tolist() == [0, -1, 3]
+
+
+def test_a_look_that_may_use_less_of_the_error_names_less() -> None:
+    table = {"B": (level("query", 2, -0.9), QUIET)}
+    at_once, later = (study_of(table, error=error).attributions[0] for error in (0.05, 0.002))
+    assert dominant_group(at_once) == "data"
+    assert dominant_group(later) is None
+    assert later.shares[0].lower == at_once.shares[0].lower, "the interval that is shown is the same"
+    assert at_once.shares[0].p_adjusted and later.shares[0].p_adjusted
+    assert later.shares[0].p_adjusted == pytest.approx(min(1, 25 * at_once.shares[0].p_adjusted))
+    assert {e.points for e in later.effects if e.real} < {e.points for e in at_once.effects if e.real}
 
 
 def test_a_cause_needs_support_after_correction() -> None:
