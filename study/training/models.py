@@ -7,7 +7,7 @@ separate run of 3 epochs: nothing in a schedule depends on `max_epochs` (the KL 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from study.training.building import (
     prepare,
 )
 from study.training.exact import equip, lean_likelihoods
+from study.training.halted import Halted
 from study.training.hardware import Hardware
 from study.training.members import Asked, assemble
 from study.training.private import SubSampleLabels
@@ -76,13 +77,34 @@ def finetune(
     read: ReadSnapshot,
     on: Hardware,
     scvi_state: State,
+    start: Halted | None = None,
+    leave: Callable[[Halted], None] | None = None,
 ) -> None:
-    """Train scANVI from pretrained scVI weights, on the same training cells. Parameters as in `pretrain`."""
+    """Train scANVI from pretrained scVI weights, on the same training cells.
+
+    Parameters
+    ----------
+    cells, parts, settings, seed, epochs, read, on
+        As in `pretrain`.
+    scvi_state
+        The weights.
+    start
+        A halted training with the same of all these, to go on with.
+    leave
+        Called at the end with what is needed to go on; None where nobody will.
+
+    Raises
+    ------
+    ValueError
+        If the engine `gpu` is asked for `start` or `leave`: it does not go on with halted trainings.
+    """
     if on.engine == "gpu":
+        if start is not None or leave is not None:
+            raise ValueError("resources.engine=gpu does not go on with halted trainings")
         _alone(cells, Asked(parts, settings, seed, epochs, scvi_state), read, on)
         return
     model = new_scanvi(cells, parts, settings, seed, on, scvi_state)
-    watch = Watch(model, epochs, read, classes=cells.classes)
+    watch = Watch(model, epochs, read, classes=cells.classes, start=start, leave=leave)
     samples = settings.scanvi.n_samples_per_label
     _train(
         model,
@@ -143,7 +165,7 @@ def _train(
     # A new index: asked for a name, as it was in setting up, it makes a table of all and keeps that.
     model.adata.obs_names = nameless(model.adata.n_obs)
     # Given callbacks replace scANVI's own, and without SubSampleLabels the labelled cells are drawn once for all.
-    callbacks = [SubSampleLabels(), watch] if watch.classes else [watch]
+    callbacks = [watch, SubSampleLabels()] if watch.classes else [watch]
     with lean_likelihoods():
         model.train(
             max_epochs=watch.epochs[-1],
