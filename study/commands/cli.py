@@ -50,6 +50,7 @@ from study.commands.terminal import (
 )
 from study.config import StudyConfig, compose, load
 from study.errors import InputError
+from study.imports import uncollected
 
 app = typer.Typer(
     name="scanvi-study",
@@ -140,7 +141,8 @@ def run(overrides: Overrides = None, as_json: Json = False, detach: Detach = Fal
     if detach:
         start_detached(config, overrides or [], as_json)
         return
-    from study.commands.pipeline import run_study
+    with uncollected():
+        from study.commands.pipeline import run_study
 
     to = console(as_json)
     with progress(to) as show:

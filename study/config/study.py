@@ -76,6 +76,10 @@ def _study_name(name: str) -> str:
     return name
 
 
+# The epochs that `budget: grow` is about: levels are snapshots of one training.
+GROWING = "scanvi.max_epochs"
+
+
 class StudyConfig(Settings):
     """A whole study: data, what varies, settings, resources and tracking."""
 
@@ -99,12 +103,33 @@ class StudyConfig(Settings):
     def _engine_trains_it(self) -> Self:
         if self.resources.engine == "gpu":
             refuse_beyond_gpu(self)
+            if self.budget == "grow":
+                raise ValueError(
+                    "'budget: grow' goes on with trainings that have ended, which resources.engine=gpu does not: leave "
+                    "it out, or choose 'resources.engine=exact' or 'fast'"
+                )
             if "surgery" in self.space.beside:
                 left = [name for name in self.space.beside if name != "surgery"]
                 raise ValueError(
                     "the control 'surgery' cannot be trained with resources.engine=gpu. Leave it out, as in "
                     f"'space.controls={written(left)}', or choose 'resources.engine=exact' or 'fast'"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _epochs_can_grow(self) -> Self:
+        space = self.space
+        if space.factors.get("budget") and "grow" in (space.factors["budget"].levels or ()):
+            raise ValueError("'grow' is no level of 'budget': it says of the whole study how far epochs are trained")
+        if self.budget != "grow":
+            return self
+        levels = space.factors[GROWING].levels if GROWING in space.factors else None
+        grows = isinstance(levels, tuple) and list(levels) == sorted(levels) and len(levels) > 2
+        if space.design != "factorial" or self.scanvi.protocol != "joint" or not grows:
+            raise ValueError(
+                f"'budget: grow' trains more epochs while they matter: it needs 'design: factorial', joint training, "
+                f"and a factor {GROWING} with three or more levels that grow, found levels {written(levels)}"
+            )
         return self
 
     @property
@@ -126,6 +151,7 @@ class StudyConfig(Settings):
             If a name is no setting, or a level does not fit it.
         """
         values = self.model_dump(include=set(Settings.model_fields))
+        values["budget"] = "epochs" if self.budget == "grow" else self.budget  # each trial has the epochs of its level
         for name, level in levels.items():
             *parents, leaf = name.split(".")
             target: Any = values

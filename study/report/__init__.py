@@ -1,6 +1,6 @@
 """What is finished, explained: tables, the HTML page, and pictures for notebooks.
 
-In the order of flow: finished, analysis, charts, embedding, sections, page, diagnosed, output, plots.
+In the order of flow: finished, analysis, onward, charts, embedding, sections, page, diagnosed, output, plots.
 """
 
 import lazy_loader

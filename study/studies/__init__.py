@@ -1,6 +1,6 @@
 """A study as designed, a search for the best settings, the choice, and the final transfer with them.
 
-In the order of flow: candidates, search, looks, study, choice, export, confusion, predicted, labelled,
+In the order of flow: candidates, search, growth, looks, study, choice, export, confusion, predicted, labelled,
 agreed, transfer.
 """
 

@@ -25,7 +25,7 @@ from study.training import Hardware
 from study.trials import Timing, read_timings
 
 # Starting Ray and the workers, which import scvi-tools, and the report at the end; seconds, on two cores.
-AROUND_A_RUN = 25.0
+AROUND_A_RUN = 14.0
 CALIBRATION_STEPS = 40
 # Records of other studies count if their genes are as many within this factor.
 SIMILAR_GENES = 1.5
@@ -117,7 +117,7 @@ def predict_cost(
     workers = max(1, fits(resources, [this_machine()]))
     rest = simulate_schedule(
         missing,
-        {one.key: seconds(one, one.epochs[-1], len(one.trials)) for one in missing},
+        {one.key: seconds(one, one.training, len(one.trials)) for one in missing},
         workers,
         {one.key: one.likeness for one in missing} if resources.engine == "gpu" else {},
     )

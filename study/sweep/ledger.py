@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from study.plan import Stage, in_order, next_ready
@@ -14,8 +14,8 @@ class Tree:
 
     Attributes
     ----------
-    alike
-        What stages have in common that train as one, by key; empty where each trains alone.
+    grouped
+        Whether like stages train as one.
     workers
         How many at once.
     unwritten
@@ -23,7 +23,7 @@ class Tree:
     """
 
     stages: Sequence[Stage]
-    alike: dict[str, Hashable] = field(default_factory=dict)
+    grouped: bool = False
     workers: int = 1
     state: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
@@ -34,10 +34,17 @@ class Tree:
         self.stages = in_order(self.stages)
         self.by_key = {stage.key: stage for stage in self.stages}
         self.state = {stage.key: "waiting" for stage in self.stages}
+        self.alike = {stage.key: stage.likeness for stage in self.stages if self.grouped}
 
     def ready(self) -> tuple[Stage, ...]:
         """Return what to train next, several stages if they train as one; nothing if nothing can be."""
         return () if self.unwritten else next_ready(self.stages, self.state, self.alike, self.workers)
+
+    def begin(self, stages: Sequence[Stage]) -> None:
+        """Mark stages as handed out."""
+        for stage in stages:
+            self.state[stage.key] = "running"
+            self.attempts[stage.key] = self.attempts.get(stage.key, 0) + 1
 
     def apart(self, stages: Sequence[Stage]) -> None:
         """Let stages wait that failed together, each to be trained alone: one of them may have been the reason."""
@@ -45,11 +52,19 @@ class Tree:
             self.state[stage.key] = "waiting"
             self.alike.pop(stage.key)
 
+    def count_ready(self) -> int:
+        """Return how many stages can be trained now."""
+        ready = (self.state.get(one.parent or "", "done") == "done" for one in self.stages if self._waits(one))
+        return 0 if self.unwritten else sum(ready)
+
+    def _waits(self, stage: Stage) -> bool:
+        return self.state[stage.key] == "waiting"
+
     def fail(self, stage: Stage, reason: str) -> None:
         """Mark a stage as failed, and all below it as blocked."""
         self.state[stage.key], self.reasons[stage.key] = "failed", reason
         for child in self.stages:
-            if child.parent == stage.key and self.state[child.key] == "waiting":
+            if child.parent == stage.key and self._waits(child):
                 self.fail(child, f"blocked: the {stage.kind} it starts from failed: {reason}")
                 self.state[child.key] = "blocked"
 

@@ -5,6 +5,7 @@ from .building import joint_anndata as joint_anndata
 from .building import portions as portions
 from .building import predict_probabilities as predict_probabilities
 from .building import state_of as state_of
+from .halted import Halted as Halted
 from .hardware import Hardware as Hardware
 from .members import Asked as Asked
 from .members import assemble as assemble

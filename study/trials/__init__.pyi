@@ -18,6 +18,8 @@ from .perform import perform_group as perform_group
 from .record import Predictions as Predictions
 from .record import ReadPredictions as ReadPredictions
 from .record import Result as Result
+from .store import forget_halted as forget_halted
+from .store import halted_epochs as halted_epochs
 from .store import kept_states as kept_states
 from .store import read_all as read_all
 from .store import read_evidence as read_evidence

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from study.cells import Cells
 from study.plan import Stage, split_cells
 from study.training import Hardware, Snapshot, finetune, operate, pretrain
 from study.trials.reading import read_level
-from study.trials.store import read_state
+from study.trials.store import read_halted, read_state, write_halted
 from study.trials.timing import Stopwatch, timing_of, write_timing
 from study.trials.together import perform_together
 
@@ -44,10 +45,12 @@ def perform(stage: Stage, cells: Cells, directory: Path, on: Hardware) -> None:
         cells = stage.condition.take(cells)
         parts = split_cells(cells, stage.replicate.fold, stage.folds, stage.settings.scvi.batch_size)
         state = read_state(directory, stage.parent, stage.before[-1]) if stage.parent else {}
+        start = read_halted(directory, stage.key, stage.begun) if stage.begun else None
+        leave = partial(write_halted, directory, stage.key) if stage.leave else None
 
     def read(snapshot: Snapshot) -> None:
         with watch.part("reading"):  # entered first, because that adds up the seconds of training so far
-            reached.append((snapshot.epoch, watch.seconds["training"]))
+            reached.append((snapshot.epoch - stage.begun, watch.seconds["training"]))
             read_level(stage, cells, parts, directory, snapshot, watch, watch.total)
 
     with warnings.catch_warnings(), watch.training():
@@ -57,7 +60,7 @@ def perform(stage: Stage, cells: Cells, directory: Path, on: Hardware) -> None:
         if stage.kind == "pretraining":
             pretrain(cells, parts, settings, seed, epochs, read, on)
         elif stage.kind == "fine-tuning":
-            finetune(cells, parts, settings, seed, epochs, read, on, state)
+            finetune(cells, parts, settings, seed, epochs, read, on, state, start, leave)
         else:
             operate(cells, parts, settings, seed, epochs, read, on, state)
     write_timing(directory, timing_of(stage, cells, on, watch.seconds, watch.total, watch, reached))

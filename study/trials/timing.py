@@ -150,7 +150,7 @@ def timing_of(
         classes=len(cells.classes),
         network=(scvi.n_layers, scvi.n_hidden, scvi.batch_size),
         steps_per_epoch=stage.steps_per_epoch,
-        epochs=stage.epochs[-1],
+        epochs=stage.training,
         steps=stage.length,
         trials=len(stage.trials),
         setup=seconds.get("setup", 0.0),

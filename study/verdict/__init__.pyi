@@ -22,6 +22,7 @@ from .precision import expected_precision as expected_precision
 from .sentences import ReplicateCost as ReplicateCost
 from .sentences import TradeOff as TradeOff
 from .sentences import Verdict as Verdict
+from .sentences import dominant_group as dominant_group
 from .sentences import judge as judge
 from .settled import look_words as look_words
 from .settled import open_questions as open_questions
