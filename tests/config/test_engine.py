@@ -2,7 +2,8 @@
 
 import pytest
 
-from study.config.composition import compose
+from study.config.composition import compose, validate
+from study.config.values import dump
 from study.errors import InputError
 from study.plan.trials import trials_of
 from tests.made import study_of
@@ -46,6 +47,12 @@ def test_so_are_levels_that_it_does_not_train() -> None:
     trials_of(study_of(factors), ["asis"])
     with pytest.raises(InputError, match="dispersion=gene-cell cannot be trained"):
         trials_of(study_of(factors, GPU), ["asis"])
+
+
+def test_so_are_trainings_that_go_on() -> None:
+    values = dump(study_of("{scanvi.max_epochs: {levels: [1, 2, 3]}}", GPU)) | {"budget": "grow"}
+    with pytest.raises(InputError, match="'budget: grow' goes on with trainings"):
+        validate(values)
 
 
 def test_other_numbers_and_classifiers_are_trained() -> None:
