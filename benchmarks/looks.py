@@ -203,10 +203,11 @@ def power(rows: Sequence[dict[str, dict[str, float]]], name: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--studies", type=int, default=200, help="a world")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--looks", type=int, nargs="+", default=LOOKS, help="declared looks")
     options = parser.parse_args()
-    studies = 30 if options.quick else 200
+    studies = 30 if options.quick else options.studies
     with ProcessPoolExecutor(2) as pool:
         jobs = [pool.submit(simulate, world, studies, options.looks) for world in WORLDS]
         rows = [summary(job.result()) for job in jobs]

@@ -12,6 +12,8 @@ from .growth import growth_of as growth_of
 from .growth import keep_growth as keep_growth
 from .looks import keep_look as keep_look
 from .looks import taken_looks as taken_looks
+from .pair import Pair as Pair
+from .pair import read_pair as read_pair
 from .search import NOT_EXPLAINED as NOT_EXPLAINED
 from .search import Search as Search
 from .search import recall_reader as recall_reader

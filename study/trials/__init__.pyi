@@ -1,6 +1,8 @@
 from .evidence import Evidence as Evidence
 from .fixed import FEWEST_CELLS as FEWEST_CELLS
+from .fixed import fixed_classes as fixed_classes
 from .fixed import left_out_of as left_out_of
+from .fixed import mean_over as mean_over
 from .logistic import fit_logistic as fit_logistic
 from .metrics import ACCURACY as ACCURACY
 from .metrics import ECE as ECE

@@ -9,6 +9,16 @@ from .collapses import find_collapses as find_collapses
 from .controls import FAIL as FAIL
 from .controls import control_frames as control_frames
 from .controls import judge_controls as judge_controls
+from .drift import MARGIN as MARGIN
+from .drift import STUDY as STUDY
+from .drift import A as A
+from .drift import B as B
+from .drift import ClassDrift as ClassDrift
+from .drift import difference_words as difference_words
+from .drift import drift_sentence as drift_sentence
+from .drift import find_drift as find_drift
+from .drift import needed_of as needed_of
+from .drift import overall as overall
 from .flips import PARTS as PARTS
 from .flips import REPLICATE as REPLICATE
 from .flips import Flips as Flips
