@@ -16,6 +16,7 @@ from pydantic import (
 from pydantic import ValidationError as PydanticError
 
 from study.config.data import DataConfig
+from study.config.engine import refuse_beyond_gpu
 from study.config.explain import explain
 from study.config.settings import Settings, setting_names
 from study.config.space import SearchSpace
@@ -26,7 +27,9 @@ from study.errors import InputError, nearest
 class Resources(Model):
     """What one stage may use, how many run at once, and where."""
 
-    engine: Literal["exact", "fast"] = Field("exact", description="training step: bit for bit scvi-tools', or fast")
+    engine: Literal["exact", "fast", "gpu"] = Field(
+        "exact", description="training step: bit for bit scvi-tools', fast, or like stages as one network (gpu)"
+    )
     accelerator: Literal["cpu", "gpu"] = Field(description="what a stage trains on")
     cpus: Count = Field(description="CPU threads of a stage")
     gpus: Annotated[float, Field(ge=0)] = Field(description="GPUs of a stage; fractions share one")
@@ -42,6 +45,8 @@ class Resources(Model):
             raise ValueError(f"accelerator={self.accelerator} does not go with gpus={self.gpus}")
         if self.resident and self.accelerator == "cpu":
             raise ValueError("resident=true keeps counts on a GPU, and accelerator=cpu uses none")
+        if self.resident and self.engine == "gpu":
+            raise ValueError("resident=true changes nothing with engine=gpu, which always does so: leave it out")
         return self
 
 
@@ -95,6 +100,23 @@ class StudyConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _engine_trains_it(self) -> Self:
+        if self.resources.engine == "gpu":
+            refuse_beyond_gpu(self)
+            if self.budget == "grow":
+                raise ValueError(
+                    "'budget: grow' goes on with trainings that have ended, which resources.engine=gpu does not: leave "
+                    "it out, or choose 'resources.engine=exact' or 'fast'"
+                )
+            if "surgery" in self.space.beside:
+                left = [name for name in self.space.beside if name != "surgery"]
+                raise ValueError(
+                    "the control 'surgery' cannot be trained with resources.engine=gpu. Leave it out, as in "
+                    f"'space.controls={written(left)}', or choose 'resources.engine=exact' or 'fast'"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _epochs_can_grow(self) -> Self:
         space = self.space
         if space.factors.get("budget") and "grow" in (space.factors["budget"].levels or ()):
@@ -143,6 +165,12 @@ class StudyConfig(Settings):
                 )
             target[leaf] = level
         try:
-            return Settings.model_validate(values)
+            found = Settings.model_validate(values)
         except PydanticError as error:
             raise InputError(explain(error, "space.factors: ", Settings, values)) from None
+        if self.resources.engine == "gpu":
+            try:
+                refuse_beyond_gpu(found)
+            except ValueError as error:
+                raise InputError(f"space.factors: {error}.") from None
+        return found

@@ -5,7 +5,7 @@ A stage is one training, read at one or more epochs. A trial is the chain of sta
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -76,6 +76,19 @@ class Stage:
     def block(self) -> int:
         """Its replicate."""
         return self.replicate.index
+
+    @property
+    def likeness(self) -> tuple[Hashable, ...]:
+        """What stages have in common that can train as one network.
+
+        Cells, steps and epochs, and the shapes of their networks; they differ in replicate, or in numbers.
+        """
+        scvi, scanvi = self.settings.scvi, self.settings.scanvi
+        one = scvi.model_copy(update={"max_epochs": 1, "dropout_rate": 0.5 if scvi.dropout_rate else 0.0})
+        shapes = [one.model_dump_json()]
+        if self.kind != "pretraining":
+            shapes += [str(scanvi.linear_classifier), scanvi.extra.model_dump_json()]
+        return self.kind, self.condition, self.steps_per_epoch, self.epochs[-1], *shapes
 
 
 @dataclass(frozen=True)

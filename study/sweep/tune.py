@@ -4,6 +4,8 @@ One Tuner runs all stages: a searcher hands out a stage once its parent is done,
 no barrier between the levels of the tree, and of a search all rounds, tree after tree. Workers write results
 themselves; Ray's own state is disposable.
 
+With `resources.engine=gpu` a worker trains a group of like stages at once, those that are ready when it asks. What
+fails in one of them fails that one; where the group fails as a whole, each is trained again alone.
 What is lost with a worker or a node is trained again, a few times; an exception in training would come again, so it
 fails its stage at once, and so does a stage that outlasts `resources.stage_minutes`: the others go on. What cannot be
 written ends the sweep: to train more would be in vain.
@@ -89,7 +91,7 @@ class _Searcher(_Forgotten, Searcher):  # type: ignore[misc]
         super().__init__(metric="done", mode="max")
         self.tree, self.progress, self.scratch = tree, progress, scratch
         self.aside, self.begun, self.further = aside, begun, further
-        self.running: dict[str, Stage] = {}
+        self.running: dict[str, tuple[Stage, ...]] = {}
         self.standing: dict[str, Path] = {}  # the file that each waits for
         self.round, self.settled = 0, False
         self.error: Exception | None = None
@@ -102,16 +104,15 @@ class _Searcher(_Forgotten, Searcher):  # type: ignore[misc]
         if failed or (self.tree.over and not self._goes_on()):
             self.wake(len(self.standing))
             return str(Searcher.FINISHED)
-        stage = self.tree.ready()
-        if stage is None:
+        group = self.tree.ready()
+        if not group:
             return None if self.further is None or self.tree.unwritten else self._stand_by(trial_id)
-        self.tree.state[stage.key] = "running"
-        self.tree.attempts[stage.key] = self.tree.attempts.get(stage.key, 0) + 1
-        self.running[trial_id] = stage
+        self.tree.begin(group)
+        self.running[trial_id] = group
         if self.standing:
             self.wake(self.tree.count_ready())
         self.progress(self.tree)
-        return {"stage": stage.key, "round": self.round}
+        return {"stages": [stage.key for stage in group], "round": self.round}
 
     def _stand_by(self, trial_id: str, most: float = math.inf) -> dict[str, Any] | None:
         """Return what keeps a worker, or has one start; it is ended by `wake`."""
@@ -133,8 +134,9 @@ class _Searcher(_Forgotten, Searcher):  # type: ignore[misc]
         self.settled = True
         try:
             if stages := self.further(self.tree):
-                write_round(self.scratch, self.round + 1, Tree(stages).by_key)
-                self.tree, self.round, self.settled = Tree(stages), self.round + 1, False
+                tree = Tree(stages, self.tree.grouped, self.tree.workers)
+                write_round(self.scratch, self.round + 1, tree.by_key)
+                self.tree, self.round, self.settled = tree, self.round + 1, False
         except Exception as error:  # Tune would wrap it
             self.error = error
         return not self.settled
@@ -156,22 +158,29 @@ class _Listener(_Forgotten, tune.Callback):  # type: ignore[misc]
         self.searcher, self.finished, self.minutes = searcher, finished, minutes
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        stage = self._ended(trial)
-        if stage is not None:
-            self.searcher.tree.state[stage.key] = "done"
-            self.searcher.aside.later(self.finished, stage)
-            self.searcher.progress(self.searcher.tree)
+        group, tree = self._ended(trial), self.searcher.tree
+        for stage in group:
+            if reason := trial.last_result["failed"].get(stage.key):
+                tree.fail(stage, reason)
+            else:
+                tree.state[stage.key] = "done"
+                self.searcher.aside.later(self.finished, stage)
+        if group:
+            self.searcher.progress(tree)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        stage = self._ended(trial)
-        if stage is None:
+        group = self._ended(trial)
+        if not group:
             return  # lost while it stood by
-        tree = self.searcher.tree
+        stage, tree = group[0], self.searcher.tree
         text = error_text(trial)
         failed = Failed.read(text)
         overtime = overtime_reason(self.minutes, self.searcher.scratch / stage.key)
         if failed and failed["unwritten"]:
-            tree.state[stage.key], tree.unwritten = "waiting", failed["reason"]
+            tree.state.update({one.key: "waiting" for one in group})
+            tree.unwritten = failed["reason"]
+        elif len(group) > 1:
+            tree.apart(group)
         elif failed:
             tree.fail(stage, failed["reason"])
         elif overtime is not None:
@@ -183,10 +192,10 @@ class _Listener(_Forgotten, tune.Callback):  # type: ignore[misc]
             tree.fail(stage, f"its worker was lost {ATTEMPTS} times: {short(text.partition(chr(10))[2])}")
         self.searcher.progress(tree)
 
-    def _ended(self, trial: Any) -> Stage | None:
-        """Return the stage of a trial that has ended; None if its worker stood by."""
+    def _ended(self, trial: Any) -> tuple[Stage, ...]:
+        """Return the stages of a trial that has ended; none if its worker stood by."""
         self.searcher.standing.pop(trial.trial_id, None)
-        return self.searcher.running.pop(trial.trial_id, None)
+        return self.searcher.running.pop(trial.trial_id, ())
 
 
 def train_stages(
@@ -224,8 +233,8 @@ def train_stages(
     The last tree as it was when the sweep ended: after Ctrl-C, or if something could not be written, some stages still
     wait.
     """
-    tree = Tree(stages)
     at_once = fits(resources, nodes())
+    tree = Tree(stages, resources.engine == "gpu", at_once)
     set_up_tune(at_once)
     with _scratch(directory) as scratch:
         write_round(scratch, 0, tree.by_key)

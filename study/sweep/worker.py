@@ -1,4 +1,4 @@
-"""What a worker does: it performs one stage after the other, or stands by until there is one.
+"""What a worker does: it performs one stage or group of stages after the other, or stands by until there is one.
 
 Importing scvi-tools takes a worker seconds, and Tune ends a worker that it has no trial for. So one that has no stage
 is given none to perform: it imports what it will need, and waits to be told that it is wanted.
@@ -54,7 +54,7 @@ class Failed(Exception):
 
 
 class Worker(tune.Trainable):  # type: ignore[misc]
-    """Performs one stage after the other."""
+    """Performs one stage, or group of stages, after the other."""
 
     def setup(
         self, config: dict[str, Any], cells: Mapping[str, Any], directory: str, scratch: str, resources: Resources
@@ -71,33 +71,33 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        """Perform a stage, or stand by."""
+        """Perform what was asked for, or stand by."""
         # Takes seconds. In `setup` Tune would wait for it, and hand the stage to a worker that is ready meanwhile.
         with uncollected():
-            from study.trials import perform
+            from study.trials import perform_group
 
         _freeze()
         if "go" in self._asked:
             _stand_by(Path(self._asked["go"]))
             return {"done": True}
-        stage = self._stage()
-        cells: Cells = ray.get(self._cells[stage.condition.query])
+        group = self._stages()
+        cells: Cells = ray.get(self._cells[group[0].condition.query])
         try:
-            with limited(self._resources.stage_minutes, self._scratch / stage.key):
-                perform(stage, cells, self._directory, Hardware.of(self._resources))
+            with limited(self._resources.stage_minutes, self._scratch / group[0].key):
+                failed = perform_group(group, cells, self._directory, Hardware.of(self._resources))
         except WritingError as error:
             raise Failed.because(str(error), unwritten=True) from error
         except Exception as error:
-            raise Failed.because(f"{type(error).__name__}: {short(str(error))}") from error
+            raise Failed.because(_reason(error)) from error
         finally:
             gc.collect()  # models are in cycles, and would hold their cells until Python finds the time
-        return {"done": True}
+        return {"done": True, "failed": {key: _reason(error) for key, error in failed.items()}}
 
-    def _stage(self) -> Stage:
+    def _stages(self) -> list[Stage]:
         number = self._asked["round"]
         if self._known[0] != number:
             self._known = number, pickle.loads(_round(self._scratch, number).read_bytes())
-        return self._known[1][self._asked["stage"]]
+        return [self._known[1][key] for key in self._asked["stages"]]
 
 
 def write_round(scratch: Path, number: int, stages: Mapping[str, Stage]) -> None:
@@ -115,6 +115,11 @@ def short(text: str) -> str:
     """Return a text on one line, cut where it gets too long."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
+
+
+def _reason(error: Exception) -> str:
+    """Return what kind of error it is and what it says."""
+    return f"{type(error).__name__}: {short(str(error))}"
 
 
 def _round(scratch: Path, number: int) -> Path:

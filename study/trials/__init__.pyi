@@ -16,7 +16,7 @@ from .metrics import RECALL as RECALL
 from .metrics import TRAIN as TRAIN
 from .metrics import metric as metric
 from .metrics import reestimated as reestimated
-from .perform import perform as perform
+from .perform import perform_group as perform_group
 from .record import Predictions as Predictions
 from .record import ReadPredictions as ReadPredictions
 from .record import Result as Result

@@ -9,9 +9,10 @@ import torch
 
 from study.config.composition import compose
 from study.plan.split import split_cells
+from study.training.building import State, state_of
 from study.training.halted import Halted
 from study.training.hardware import Hardware
-from study.training.models import State, finetune, pretrain, state_of
+from study.training.models import finetune, pretrain
 from study.training.snapshot import Snapshot
 from tests.made import TINY, few_cells
 
