@@ -37,12 +37,12 @@ from study.cells import prepare, query_names
 from study.cells.simulation import REFERENCE, simulate
 from study.config import compose
 from study.config.data import SimulateConfig
-from study.plan import plan_study
+from study.plan import next_ready, plan_study
 from study.training.exact import equip, lean_likelihoods
 from study.training.hardware import Hardware
-from study.trials.perform import perform
-from study.trials.record import versions
+from study.trials.perform import perform_group
 from study.trials.store import read_all
+from study.versions import versions
 
 BATCH = 128
 # Name, engine (None: scvi-tools' own), compiled, counts on the GPU.
@@ -96,17 +96,21 @@ def small_study(device: str, quick: bool) -> Figures:
         root = next(stage for stage in plan.stages if stage.condition.query == "asis" and stage.condition.n_cells > 100)
         stages = [root, *[stage for stage in plan.stages if stage.parent == root.key][: 1 if quick else 4]]
         found: Figures = {}
-        kinds = {"cpu exact": Hardware(), "cpu fast": Hardware(engine="fast")}
+        kinds = {f"cpu {engine}": Hardware(engine=engine) for engine in ("exact", "fast", "gpu")}
         if device == "cuda":
             gpu = Hardware(accelerator="gpu", threads=4)
-            kinds |= {f"gpu {engine}": replace(gpu, engine=engine) for engine in ("exact", "fast")}
+            kinds |= {f"gpu {engine}": replace(gpu, engine=engine) for engine in ("exact", "fast", "gpu")}
             kinds |= {
                 f"gpu {engine} resident": replace(gpu, engine=engine, resident=True) for engine in ("exact", "fast")
             }
         for name, on in kinds.items():
             directory, start = Path(folder) / name, time.perf_counter()
-            for stage in stages:
-                perform(stage, cells["asis"], directory, on)
+            alike = {stage.key: stage.likeness for stage in stages} if on.engine == "gpu" else {}
+            state = {stage.key: "waiting" for stage in stages}
+            while group := next_ready(stages, state, alike):
+                failed = perform_group(group, cells["asis"], directory, on)
+                assert not failed, failed
+                state.update({stage.key: "done" for stage in group})
             results = read_all(directory, [key for stage in stages for key in stage.trials.values()])
             found[name] = {
                 "seconds": time.perf_counter() - start,

@@ -19,12 +19,14 @@ from scvi.model import SCANVI, SCVI
 from study.cells import Cells, prepare
 from study.config import compose
 from study.plan import split_cells
-from study.training import dense, joint_anndata, predict_probabilities
-from study.training.arguments import scanvi_arguments
+from study.training import dense
+from study.training.building import predict_probabilities, state_of
 from study.training.counts import OnDevice, hold
-from study.training.fused import Group, Member, train_together
-from study.training.members import cells_on, finetuning, pretraining
-from study.training.models import build_scvi
+from study.training.fused import train_together
+from study.training.group import Group, Member
+from study.training.hardware import Hardware
+from study.training.members import Asked, assemble
+from study.training.snapshot import Snapshot
 
 BATCH = 128
 SIZES = [(2000, 30), (765, 3)]
@@ -219,31 +221,22 @@ def recalls(device: str, quick: bool) -> Figures:
     """Held-out recall of each class of the bundled cells, of seeds that trained together."""
     cells, config = bundled(), compose(["data=pbmc68k-fine"])
     parts, (first, second) = split_cells(cells, 0, 3, BATCH), (2, 2) if quick else (40, 15)
-    seeds, held = range(2 if quick else 10), cells_on(cells, torch.device(device))
-    start = time.perf_counter()
-    pretrained = train_together([pretraining(cells, parts, config, seed) for seed in seeds], held, [first], BATCH)
-    members = [
-        finetuning(cells, parts, config, seed, one.states[first]) for seed, one in zip(seeds, pretrained, strict=True)
-    ]
-    trained = train_together(members, held, [second], BATCH)
-    seconds = time.perf_counter() - start
-    pretrained_model = build_scvi(joint_anndata(cells, parts), config.scvi)
-    pretrained_model.is_trained_ = True
-    model = SCANVI.from_scvi_model(
-        pretrained_model, unlabeled_category="Unknown", labels_key="label", **scanvi_arguments(config.scanvi)
-    )
-    model.is_trained_ = True
-    truth, found = cells.labels[parts.held_out], []
-    for one in trained:
-        model.module.load_state_dict(one.states[second])
-        model.module.eval()
-        called = predict_probabilities(model, cells).argmax(axis=1)[parts.held_out]
+    seeds, on = range(2 if quick else 10), Hardware("gpu" if device == "cuda" else "cpu", engine="gpu")
+    truth, states, found = cells.labels[parts.held_out], {}, []
+
+    def read(at: int, snapshot: Snapshot) -> None:
+        called = predict_probabilities(snapshot.model, cells).argmax(axis=1)[parts.held_out]
         found.append([float((called[truth == code] == code).mean()) for code in np.unique(truth)])
-    classes = [cells.classes[code] for code in np.unique(truth)]
+
+    start = time.perf_counter()
+    pretraining = [Asked(parts, config, seed, [first]) for seed in seeds]
+    assemble(cells, pretraining, on).train(lambda at, snapshot: states.update({at: state_of(snapshot.model)}))
+    finetuning = [Asked(parts, config, seed, [second], states[seed]) for seed in seeds]
+    assemble(cells, finetuning, on).train(read)
     by_class = np.array(found)
     return {
-        "seconds": seconds,
-        "classes": classes,
+        "seconds, with predictions": time.perf_counter() - start,
+        "classes": [cells.classes[code] for code in np.unique(truth)],
         "mean": by_class.mean(axis=0).tolist(),
         "sd": by_class.std(axis=0, ddof=1).tolist(),
         "macro recall of seeds": by_class.mean(axis=1).tolist(),

@@ -1,7 +1,7 @@
 """What it costs to stop when it is known, and how often a study that looks again errs.
 
     python benchmarks/looks.py            # 200 studies a world: some minutes on 2 cores
-    python benchmarks/looks.py --quick    # 30
+    python benchmarks/looks.py --quick    # 8
 
 Simulated studies in the default design, five classes and their mean, whose truth is known: nothing acts; a query or a
 setting acts, strongly, somewhat, or a little; both alike; a setting that acts otherwise in each query.
@@ -203,10 +203,11 @@ def power(rows: Sequence[dict[str, dict[str, float]]], name: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--studies", type=int, default=200, help="a world")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--looks", type=int, nargs="+", default=LOOKS, help="declared looks")
     options = parser.parse_args()
-    studies = 30 if options.quick else 200
+    studies = 8 if options.quick else options.studies
     with ProcessPoolExecutor(2) as pool:
         jobs = [pool.submit(simulate, world, studies, options.looks) for world in WORLDS]
         rows = [summary(job.result()) for job in jobs]

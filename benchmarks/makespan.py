@@ -6,6 +6,8 @@ empty. Nothing is trained: seconds per optimiser step are given, and the ratios 
 
     python benchmarks/makespan.py            # seconds
     python benchmarks/makespan.py --quick    # 20,000 + 80,000 cells
+
+With the engine `gpu` like stages train as one, at the rates that were measured on one card (docs/cost.md).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from study.cells.prepared import Cells
 from study.config.composition import compose, validate
 from study.config.values import dump
 from study.plan.order import Work, in_order, simulate_schedule
-from study.plan.stages import Plan
+from study.plan.stages import Plan, Stage
 from study.plan.tree import plan_study
 
 GPUS = (1, 8, 64)
@@ -30,6 +32,12 @@ QUERIES = ("query1", "query2", "query3")
 CLASSES = 20
 # A step of scANVI goes through two minibatches, and through the networks once per class or label besides.
 STEP_OF_SCANVI = 2.0
+# Cells a second of groups, by members, summed over these: one H200, 2,000 genes, 30 labels, minibatches of 128.
+MEMBERS = (1, 2, 4, 8, 16)
+RATES = {
+    "pretraining": (250_000, 339_000, 577_000, 910_000, 1_274_000),
+    "fine-tuning": (91_000, 125_000, 215_000, 361_000, 552_000),
+}
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,29 @@ def measure(made: Plan, seconds_per_step: float) -> list[dict[str, float]]:
     return rows
 
 
+def grouped(made: Plan) -> list[dict[str, float]]:
+    """Return a row per number of GPUs: hours where like stages train as one, and where each trains alone."""
+
+    def seconds(group: Sequence[Stage]) -> float:
+        rate = np.interp(len(group), MEMBERS, RATES[group[0].kind])
+        return sum(one.length * one.settings.scvi.batch_size for one in group) / float(rate)
+
+    alike = {one.key: one.likeness for one in made.stages}
+    rows = []
+    for gpus in GPUS:
+        together = simulate_schedule(made.stages, seconds, gpus, alike)
+        alone = simulate_schedule(made.stages, seconds, gpus)
+        rows.append(
+            {
+                "gpus": gpus,
+                "grouped_hours": together.makespan / 3600,
+                "grouped_gpu_hours": sum(together.loads) / 3600,
+                "alone_hours": alone.makespan / 3600,
+            }
+        )
+    return rows
+
+
 def lower_bound(work: Sequence[Work], seconds: Mapping[str, float], workers: int) -> float:
     """Return the seconds below which no schedule can end: all work spread evenly, or the longest chain."""
     done: dict[str, float] = {}
@@ -135,8 +166,16 @@ def main() -> None:
             f"| {row['naive_over_shared']:.2f} | {row['work_per_gpu_hours']:,.0f} | {row['shared_over_work']:.3f} "
             f"| {row['bound_hours']:,.0f} | {row['shared_over_bound']:.3f} |"
         )
+    groups = grouped(made)
+    print("\nWith the engine gpu, at the rates of one H200:\n")
+    print("| GPUs | like stages as one, h | GPU-hours of that | each alone, h |\n|---|---|---|---|")
+    for row in groups:
+        print(
+            f"| {row['gpus']} | {row['grouped_hours']:,.1f} | {row['grouped_gpu_hours']:,.1f} "
+            f"| {row['alone_hours']:,.1f} |"
+        )
     if arguments.json:
-        print(json.dumps({"trials": len(made.trials), "stages": len(made.stages), "rows": rows}))
+        print(json.dumps({"trials": len(made.trials), "stages": len(made.stages), "rows": rows, "groups": groups}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Why does scANVI label transfer give different answers? A study that tells.
 
 In a notebook: `study.run` trains and reads a study, `study.load` reads one, `study.compose` makes a configuration;
-`study.diagnose` looks at runs that were made elsewhere.
+`study.diagnose` looks at runs that were made elsewhere; `study.compare` tells two studies of one design apart.
 
 The README shows the modules in the order in which the data flows; a module imports only modules before it.
 """
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # `import study` takes no time; what it needs is imported when it is called
     from pathlib import Path
 
-    from study.commands import StudyResults
+    from study.commands import Comparison, StudyResults
     from study.config import StudyConfig
     from study.diagnosis import Diagnosis
 
-__all__ = ["compose", "diagnose", "load", "run"]
+__all__ = ["compare", "compose", "diagnose", "load", "run"]
 
 # MLflow and Ray would report their use over the network. Nothing leaves the machine unless the user says so.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -92,6 +92,26 @@ def diagnose(
     from study.commands import Asked, make_diagnosis
 
     return make_diagnosis(Asked.of([*map(str, runs), *overrides]), trust_pickle, predict)
+
+
+def compare(a: str | Path, b: str | Path, *, margin: float = 3.0) -> Comparison:
+    """Compare two studies of one design that were run with other versions: is it more than training again would give.
+
+    Parameters
+    ----------
+    a, b
+        Their folders.
+    margin
+        In points. A class that is not found to differ is only called the same if its 95% interval lies within.
+
+    Raises
+    ------
+    InputError
+        If a folder is no study or has no results, the designs are not the same, or fewer than two replicates pair.
+    """
+    from study.commands import make_comparison
+
+    return make_comparison(a, b, margin)
 
 
 def compose(overrides: Sequence[str] = ()) -> StudyConfig:

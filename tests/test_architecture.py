@@ -10,7 +10,7 @@ import pytest
 HOUSE = Path(__file__).parent.parent / "study"
 # Read top to bottom, this is the way the data flows.
 ROOMS = (
-    *("errors", "files", "seeds", "versions", "config", "cells", "plan", "training", "trials"),
+    *("errors", "files", "imports", "seeds", "versions", "config", "cells", "plan", "training", "trials"),
     *("sweep", "tracking", "attribution", "verdict", "trust", "diagnosis", "studies", "report", "commands"),
 )
 MODULES = sorted(path for path in HOUSE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))

@@ -4,7 +4,12 @@ from .correction import FIRST as FIRST
 from .correction import SIGNIFICANT as SIGNIFICANT
 from .correction import holm as holm
 from .drawn import OTHER as OTHER
+from .effects import Compared as Compared
+from .effects import Contrast as Contrast
+from .effects import Family as Family
+from .effects import compare as compare
 from .effects import marginal_effects as marginal_effects
+from .effects import weights_of as weights_of
 from .findings import Attribution as Attribution
 from .findings import Effect as Effect
 from .findings import Share as Share
@@ -30,4 +35,6 @@ from .looks import last_look as last_look
 from .looks import look_after as look_after
 from .moderation import both_df as both_df
 from .moderation import ratio_df as ratio_df
+from .tables import MIN_SUPPORT as MIN_SUPPORT
 from .tables import ClassTable as ClassTable
+from .tables import class_table as class_table

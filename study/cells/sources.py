@@ -22,6 +22,7 @@ from study.cells.unreadable import check_file
 from study.config import DataConfig, QuerySpec
 from study.errors import InputError, nearest
 from study.files import sha256_of
+from study.imports import uncollected
 
 BUILT_IN = ("self", "none")  # queries that every study has
 
@@ -166,7 +167,8 @@ def content_of(config: DataConfig) -> dict[str, str]:
 
 def pbmc68k() -> Sheet:
     """Return the 700 blood cells that come inside scanpy, with their counts and a column `well`."""
-    import scanpy  # slow to import
+    with uncollected():
+        import scanpy  # slow to import
 
     cells = scanpy.datasets.pbmc68k_reduced()
     if "counts" in cells.layers:

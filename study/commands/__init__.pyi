@@ -1,3 +1,5 @@
+from .compare import Comparison as Comparison
+from .compare import make_comparison as make_comparison
 from .diagnose import Asked as Asked
 from .diagnose import make_diagnosis as make_diagnosis
 from .entry import main as main

@@ -20,9 +20,14 @@ from study.commands.options import (
     Consensus,
     Debug,
     Detach,
+    Folder,
     Into,
     Json,
+<<<<<<< HEAD
     OpenPage,
+=======
+    Margin,
+>>>>>>> main
     OutcomeColumns,
     Overrides,
     Page,
@@ -50,8 +55,9 @@ from study.commands.terminal import (
     show_prediction,
     show_status,
 )
-from study.config import StudyConfig, compose, load
+from study.config import compose, load
 from study.errors import InputError
+from study.imports import uncollected
 
 app = typer.Typer(
     name="scanvi-study",
@@ -140,9 +146,12 @@ def run(overrides: Overrides = None, as_json: Json = False, detach: Detach = Fal
     """Train what is missing, then say what explains the differences. The same command again goes on."""
     config = compose(overrides or [])
     if detach:
+        from study.commands.detach import start_detached
+
         start_detached(config, overrides or [], as_json)
         return
-    from study.commands.pipeline import run_study
+    with uncollected():
+        from study.commands.pipeline import run_study
 
     to = console(as_json)
     with progress(to) as show:
@@ -151,22 +160,6 @@ def run(overrides: Overrides = None, as_json: Json = False, detach: Detach = Fal
     print_json(as_json, outcome_facts(outcome))
     if not outcome.complete or outcome.behind:
         raise typer.Exit(1)
-
-
-def start_detached(config: StudyConfig, overrides: list[str], as_json: bool) -> None:
-    """Start a run in the background; show how far it is, or what it said if it is over already."""
-    from study.commands.detach import start_run
-    from study.sweep import status_of
-
-    code = start_run(config, overrides)
-    to = console(as_json)
-    if code is not None:
-        to.print((config.directory / "run.log").read_text(), markup=False)
-    if code:
-        raise typer.Exit(code)
-    found = status_of(config.directory)
-    show_status(to, found)
-    print_json(as_json, found.facts())
 
 
 @app.command(epilog=examples("scanvi-study status", "scanvi-study status --json name=my-study"))
@@ -274,9 +267,27 @@ def diagnose(
     print_json(as_json, {**found.to_json(), "reported": said})
 
 
+<<<<<<< HEAD
 @app.command(epilog=examples("scanvi-study ui --open", "scanvi-study ui tracking.port=5001"))
 def ui(overrides: Overrides = None, open_page: OpenPage = False) -> None:
     """Serve MLflow on this machine (127.0.0.1), with a view of the trials of this study."""
+=======
+@app.command(epilog=examples("scanvi-study compare studies/before studies/after"))
+def compare(a: Folder, b: Folder, margin: Margin = 3.0, as_json: Json = False) -> None:
+    """Do two studies of one design differ by more than chance? Exit code 0: no; 3: yes; 1: it cannot be told."""
+    from study.commands.compare import make_comparison, show_comparison
+
+    found = make_comparison(a, b, margin)
+    show_comparison(console(as_json), found)
+    print_json(as_json, found.to_json())
+    if found.code:
+        raise typer.Exit(found.code)
+
+
+@app.command(epilog=examples("scanvi-study ui tracking.port=5001"))
+def ui(overrides: Overrides = None) -> None:
+    """Open MLflow on this machine (127.0.0.1) to compare the runs."""
+>>>>>>> main
     from study.tracking import serve
 
     if serve(compose(overrides or []), open_page):

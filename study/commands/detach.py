@@ -11,10 +11,26 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import typer
+
+from study.commands.terminal import console, print_json, show_status
 from study.config import StudyConfig
 from study.errors import InputError
 from study.files import ASIDE, explained
-from study.sweep import LOG, read_run
+from study.sweep import LOG, read_run, status_of
+
+
+def start_detached(config: StudyConfig, overrides: list[str], as_json: bool) -> None:
+    """Start a run in the background; show how far it is, or what it said if it is over already."""
+    code = start_run(config, overrides)
+    to = console(as_json)
+    if code is not None:
+        to.print((config.directory / "run.log").read_text(), markup=False)
+    if code:
+        raise typer.Exit(code)
+    found = status_of(config.directory)
+    show_status(to, found)
+    print_json(as_json, found.facts())
 
 
 def start_run(config: StudyConfig, overrides: Sequence[str]) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import sys
 
 from study.commands.cli import app
@@ -31,3 +32,5 @@ def main() -> None:
         if end.code == INTERRUPTED:
             print("scanvi-study: interrupted; what is finished is kept. The same command goes on.", file=sys.stderr)
         raise
+    finally:
+        gc.freeze()  # Python would search all that was imported for garbage when it ends, for more than a second

@@ -11,7 +11,7 @@ from study.errors import InputError
 from study.report import of_whole_replicates
 from study.studies import NOT_EXPLAINED, Study, open_study, strata_of
 from study.sweep import Prediction, predict_cost
-from study.trials import OVERALL, count_frame, kept_states, read_all
+from study.trials import OVERALL, count_frame, halted_epochs, kept_states, read_all
 from study.verdict import (
     ASSUMED,
     REPLICATES,
@@ -68,7 +68,7 @@ def foresee(study: Study, calibrate: bool = False) -> Prediction | None:
     """Return how long the rest of a study takes, from earlier records or steps trained now; None if nothing tells."""
     directory = study.config.directory
     done = read_all(directory, study.plan.all_by_key)
-    missing = study.plan.missing(done.keys(), kept_states(directory, study.plan))
+    missing = study.plan.missing(done.keys(), kept_states(directory, study.plan), halted_epochs(directory, study.plan))
     return predict_cost(directory, study.config.resources, study.plan, study.cells, missing, calibrate)
 
 

@@ -62,6 +62,11 @@ Reported = Annotated[
     list[str] | None,
     typer.Option("--reported", metavar="CLASS=FIGURE", help="A figure to find again, as in 'B cell=0.98'. Repeatable."),
 ]
+Folder = Annotated[Path, typer.Argument(help="Folder of a study, such as studies/my-study.")]
+Margin = Annotated[
+    float,
+    typer.Option("--margin", metavar="POINTS", help="A class that may differ by more is not known to be the same."),
+]
 Page = Annotated[Path, typer.Option("--page", metavar="HTML", help="Where to write the page.")]
 CheckPage = Annotated[
     Path | None, typer.Option("--page", metavar="HTML", help="Where to write the page. [check.html of the study]")

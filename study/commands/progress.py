@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 if TYPE_CHECKING:  # only accounts are read; importing what makes them takes seconds
-    from study.commands.pipeline import Show
+    from study.commands.rounds import Show
     from study.sweep import Account
 
 QUIET_SECONDS = 5.0

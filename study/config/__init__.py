@@ -1,6 +1,7 @@
 """The configuration: `conf/` and overrides in, one frozen and validated `StudyConfig` out.
 
-In the order of flow: values, explain, data, extra, settings, space, study, composition, completion.
+In the order of flow: values, explain, data, extra, settings, engine, space, study, composition,
+completion.
 """
 
 import lazy_loader

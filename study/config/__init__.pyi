@@ -16,6 +16,7 @@ from .space import FactorSpec as FactorSpec
 from .space import Role as Role
 from .space import SearchSpace as SearchSpace
 from .space import role_of as role_of
+from .study import GROWING as GROWING
 from .study import Resources as Resources
 from .study import StudyConfig as StudyConfig
 from .study import Tracking as Tracking

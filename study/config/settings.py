@@ -78,7 +78,10 @@ class Settings(Model):
     query_draw: Annotated[int, Field(strict=True, ge=0)] = Field(
         0, description="0: the first of its cells in their fixed random order; 1, 2, ...: other random draws"
     )
-    budget: Literal["epochs", "steps"] = Field("epochs", description="epochs as stated, or matched in optimiser steps")
+    budget: Literal["epochs", "steps", "grow"] = Field(
+        "epochs",
+        description="epochs as stated, matched in optimiser steps, or levels of them trained while they matter",
+    )
     scvi: ScviSettings = Field(description="settings of the pretraining")
     scanvi: ScanviSettings = Field(description="settings of the fine-tuning")
 

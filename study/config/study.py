@@ -16,6 +16,7 @@ from pydantic import (
 from pydantic import ValidationError as PydanticError
 
 from study.config.data import DataConfig
+from study.config.engine import refuse_beyond_gpu
 from study.config.explain import explain
 from study.config.settings import Settings, setting_names
 from study.config.space import SearchSpace
@@ -26,7 +27,9 @@ from study.errors import InputError, nearest
 class Resources(Model):
     """What one stage may use, how many run at once, and where."""
 
-    engine: Literal["exact", "fast"] = Field("exact", description="training step: bit for bit scvi-tools', or fast")
+    engine: Literal["exact", "fast", "gpu"] = Field(
+        "exact", description="training step: bit for bit scvi-tools', fast, or like stages as one network (gpu)"
+    )
     accelerator: Literal["cpu", "gpu"] = Field(description="what a stage trains on")
     cpus: Count = Field(description="CPU threads of a stage")
     gpus: Annotated[float, Field(ge=0)] = Field(description="GPUs of a stage; fractions share one")
@@ -42,6 +45,8 @@ class Resources(Model):
             raise ValueError(f"accelerator={self.accelerator} does not go with gpus={self.gpus}")
         if self.resident and self.accelerator == "cpu":
             raise ValueError("resident=true keeps counts on a GPU, and accelerator=cpu uses none")
+        if self.resident and self.engine == "gpu":
+            raise ValueError("resident=true changes nothing with engine=gpu, which always does so: leave it out")
         return self
 
 
@@ -71,6 +76,10 @@ def _study_name(name: str) -> str:
     return name
 
 
+# The epochs that `budget: grow` is about: levels are snapshots of one training.
+GROWING = "scanvi.max_epochs"
+
+
 class StudyConfig(Settings):
     """A whole study: data, what varies, settings, resources and tracking."""
 
@@ -88,6 +97,39 @@ class StudyConfig(Settings):
     def _outcomes_differ(self) -> Self:
         if len(set(self.outcomes)) < len(self.outcomes):
             raise ValueError(f"outcomes {written(self.outcomes)} contain a duplicate; name each outcome once")
+        return self
+
+    @model_validator(mode="after")
+    def _engine_trains_it(self) -> Self:
+        if self.resources.engine == "gpu":
+            refuse_beyond_gpu(self)
+            if self.budget == "grow":
+                raise ValueError(
+                    "'budget: grow' goes on with trainings that have ended, which resources.engine=gpu does not: leave "
+                    "it out, or choose 'resources.engine=exact' or 'fast'"
+                )
+            if "surgery" in self.space.beside:
+                left = [name for name in self.space.beside if name != "surgery"]
+                raise ValueError(
+                    "the control 'surgery' cannot be trained with resources.engine=gpu. Leave it out, as in "
+                    f"'space.controls={written(left)}', or choose 'resources.engine=exact' or 'fast'"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _epochs_can_grow(self) -> Self:
+        space = self.space
+        if space.factors.get("budget") and "grow" in (space.factors["budget"].levels or ()):
+            raise ValueError("'grow' is no level of 'budget': it says of the whole study how far epochs are trained")
+        if self.budget != "grow":
+            return self
+        levels = space.factors[GROWING].levels if GROWING in space.factors else None
+        grows = isinstance(levels, tuple) and list(levels) == sorted(levels) and len(levels) > 2
+        if space.design != "factorial" or self.scanvi.protocol != "joint" or not grows:
+            raise ValueError(
+                f"'budget: grow' trains more epochs while they matter: it needs 'design: factorial', joint training, "
+                f"and a factor {GROWING} with three or more levels that grow, found levels {written(levels)}"
+            )
         return self
 
     @property
@@ -109,6 +151,7 @@ class StudyConfig(Settings):
             If a name is no setting, or a level does not fit it.
         """
         values = self.model_dump(include=set(Settings.model_fields))
+        values["budget"] = "epochs" if self.budget == "grow" else self.budget  # each trial has the epochs of its level
         for name, level in levels.items():
             *parents, leaf = name.split(".")
             target: Any = values
@@ -122,6 +165,12 @@ class StudyConfig(Settings):
                 )
             target[leaf] = level
         try:
-            return Settings.model_validate(values)
+            found = Settings.model_validate(values)
         except PydanticError as error:
             raise InputError(explain(error, "space.factors: ", Settings, values)) from None
+        if self.resources.engine == "gpu":
+            try:
+                refuse_beyond_gpu(found)
+            except ValueError as error:
+                raise InputError(f"space.factors: {error}.") from None
+        return found

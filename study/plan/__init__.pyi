@@ -7,8 +7,9 @@ from .factors import Stratum as Stratum
 from .factors import factors_of as factors_of
 from .factors import parameters_of as parameters_of
 from .factors import strata as strata
-from .order import first_ready as first_ready
+from .order import TOGETHER as TOGETHER
 from .order import in_order as in_order
+from .order import next_ready as next_ready
 from .order import simulate_schedule as simulate_schedule
 from .split import Indices as Indices
 from .split import Split as Split

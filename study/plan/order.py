@@ -7,9 +7,14 @@ The sweep and `simulate_schedule` ask the same two functions, so what is foresee
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol, TypeVar
+
+TOGETHER = 16  # stages that train as one at most: of more a GPU has no more
+NOTHING: Mapping[str, Hashable] = MappingProxyType({})
 
 
 class Work(Protocol):
@@ -63,15 +68,36 @@ def in_order(work: Sequence[W]) -> tuple[W, ...]:
     return tuple(sorted(work, key=lambda one: (one.block, -path[one.key])))
 
 
-def first_ready(ordered: Sequence[W], state: Mapping[str, str]) -> W | None:
-    """Return the first that waits and whose parent is done (or was done before this run)."""
-    for one in ordered:
-        if state[one.key] == "waiting" and state.get(one.parent or "", "done") == "done":
-            return one
-    return None
+def next_ready(
+    ordered: Sequence[W], state: Mapping[str, str], alike: Mapping[str, Hashable] = NOTHING, workers: int = 1
+) -> tuple[W, ...]:
+    """Return what a worker trains next: the first that waits and whose parent is done (or was done before this run).
+
+    Parameters
+    ----------
+    alike
+        What stages have in common that can train as one, by key. The first one's like come with it, but no more than
+        a worker's share of what is ready (guided self-scheduling, Polychronopoulos & Kuck 1987).
+    workers
+        How many at once.
+    """
+    ready = (one for one in ordered if state[one.key] == "waiting" and state.get(one.parent or "", "done") == "done")
+    first = next(ready, None)
+    if first is None:
+        return ()
+    if first.key not in alike:
+        return (first,)
+    others = list(ready)
+    most = min(TOGETHER, math.ceil((1 + len(others)) / workers))
+    return (first, *[one for one in others if alike.get(one.key) == alike[first.key]])[:most]
 
 
-def simulate_schedule(work: Sequence[W], seconds: Mapping[str, float], workers: int) -> Schedule:
+def simulate_schedule(
+    work: Sequence[W],
+    seconds: Mapping[str, float] | Callable[[Sequence[W]], float],
+    workers: int,
+    alike: Mapping[str, Hashable] = NOTHING,
+) -> Schedule:
     """Return the schedule of a tree on some workers that are all alike.
 
     Parameters
@@ -79,25 +105,29 @@ def simulate_schedule(work: Sequence[W], seconds: Mapping[str, float], workers: 
     work
         In any order; a parent that is not among it is done.
     seconds
-        How long each takes, by key.
+        How long each takes, by key, where those that train as one each have their share; or what says how long those
+        take that train as one.
     workers
         How many at once.
+    alike
+        As in `next_ready`.
     """
     ordered = in_order(work)
     state = {one.key: "waiting" for one in ordered}
-    free, running = list(range(workers)), list[tuple[float, int, str]]()
+    free, running = list(range(workers)), list[tuple[float, int, tuple[str, ...]]]()
     loads, order, now = [0.0] * workers, list[str](), 0.0
     while True:
-        while free and (one := first_ready(ordered, state)) is not None:
-            worker = heapq.heappop(free)
-            state[one.key] = "running"
-            order.append(one.key)
-            loads[worker] += seconds[one.key]
-            heapq.heappush(running, (now + seconds[one.key], worker, one.key))
+        while free and (group := next_ready(ordered, state, alike, workers)):
+            worker, keys = heapq.heappop(free), tuple(one.key for one in group)
+            state.update(dict.fromkeys(keys, "running"))
+            order += keys
+            taken = seconds(group) if callable(seconds) else sum(seconds[key] for key in keys)
+            loads[worker] += taken
+            heapq.heappush(running, (now + taken, worker, keys))
         if not running:
             return Schedule(now, tuple(loads), tuple(order))
-        now, worker, key = heapq.heappop(running)
-        state[key] = "done"
+        now, worker, keys = heapq.heappop(running)
+        state.update(dict.fromkeys(keys, "done"))
         heapq.heappush(free, worker)
 
 

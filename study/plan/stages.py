@@ -5,7 +5,7 @@ A stage is one training, read at one or more epochs. A trial is the chain of sta
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -36,6 +36,10 @@ class Stage:
         Optimiser steps of one epoch.
     digest
         Of its condition's cells.
+    leave
+        Whether what it needs to go on is kept at its end, for later epochs.
+    begun
+        Epochs that it has already been trained; it goes on from there.
     """
 
     key: str
@@ -50,6 +54,8 @@ class Stage:
     keep: frozenset[int]
     steps_per_epoch: int
     digest: str
+    leave: bool = False
+    begun: int = 0
 
     @property
     def epochs(self) -> tuple[int, ...]:
@@ -59,12 +65,30 @@ class Stage:
     @property
     def length(self) -> int:
         """Optimiser steps that it trains."""
-        return self.epochs[-1] * self.steps_per_epoch
+        return self.training * self.steps_per_epoch
+
+    @property
+    def training(self) -> int:
+        """Epochs that it trains."""
+        return self.epochs[-1] - self.begun
 
     @property
     def block(self) -> int:
         """Its replicate."""
         return self.replicate.index
+
+    @property
+    def likeness(self) -> tuple[Hashable, ...]:
+        """What stages have in common that can train as one network.
+
+        Cells, steps and epochs, and the shapes of their networks; they differ in replicate, or in numbers.
+        """
+        scvi, scanvi = self.settings.scvi, self.settings.scanvi
+        one = scvi.model_copy(update={"max_epochs": 1, "dropout_rate": 0.5 if scvi.dropout_rate else 0.0})
+        shapes = [one.model_dump_json()]
+        if self.kind != "pretraining":
+            shapes += [str(scanvi.linear_classifier), scanvi.extra.model_dump_json()]
+        return self.kind, self.condition, self.steps_per_epoch, self.epochs[-1], *shapes
 
 
 @dataclass(frozen=True)
@@ -169,7 +193,9 @@ class Plan:
         """Optimiser steps that the stages train."""
         return sum(stage.length for stage in self.stages)
 
-    def missing(self, done: Collection[str], kept: Collection[tuple[str, int]]) -> tuple[Stage, ...]:
+    def missing(
+        self, done: Collection[str], kept: Collection[tuple[str, int]], halted: Mapping[str, int] | None = None
+    ) -> tuple[Stage, ...]:
         """Return the stages still to train, each cut to the epochs still needed.
 
         Parameters
@@ -178,6 +204,8 @@ class Plan:
             Keys of trials with a result.
         kept
             (stage key, epoch) of the weights on disk.
+        halted
+            The epoch from which a stage can go on, by its key.
         """
         keep: dict[str, set[int]] = {}
         wanted: dict[str, dict[int, str]] = {}
@@ -190,8 +218,13 @@ class Plan:
                 if (parent, parent_epoch) in kept:
                     break
                 keep.setdefault(parent, set()).add(parent_epoch)
-        return tuple(
+        cut = (
             replace(stage, trials=wanted.get(stage.key, {}), keep=frozenset(keep.get(stage.key, ())))
             for stage in self.stages
             if stage.key in wanted or stage.key in keep
+        )
+        begun = halted or {}
+        return tuple(
+            replace(one, begun=begun[one.key]) if begun.get(one.key, one.epochs[0]) < one.epochs[0] else one
+            for one in cut
         )

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from study.config import Crossed, Domain, Level, SearchSpace, Settings, StudyConfig
 from study.errors import InputError, nearest
@@ -279,5 +278,7 @@ def _draw(factor: Factor, generator: np.random.Generator) -> Level:
     if domain.type == "randint":
         return int(generator.integers(int(domain.low), int(domain.high)))
     if domain.type == "loguniform":
+        from scipy import stats  # slow to import
+
         return float(stats.loguniform(domain.low, domain.high).rvs(random_state=generator))
     return float(generator.uniform(domain.low, domain.high))

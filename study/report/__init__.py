@@ -1,7 +1,11 @@
 """What is finished, explained: tables, the HTML page, and pictures for notebooks.
 
+<<<<<<< HEAD
 In the order of flow: finished, analysis, charts, described, embedding, sections, page, diagnosed, checked, output,
 plots.
+=======
+In the order of flow: finished, analysis, onward, charts, embedding, sections, page, diagnosed, output, plots.
+>>>>>>> main
 """
 
 import lazy_loader

@@ -11,14 +11,14 @@ from functools import partial
 
 import pandas as pd
 
-from study.attribution import Look, StudyAttribution, attribute_study, last_look, look_after
+from study.attribution import Look, StudyAttribution, attribute_study, look_after
 from study.cells import DataReport, check_data
 from study.config import Crossed
 from study.errors import InputError
 from study.plan import Plan
-from study.report.finished import Finished, of_whole_replicates, read_finished
-from study.studies import NOT_EXPLAINED, Search, Study, keep_look, strata_of, taken_looks, trusted
-from study.trials import MACRO, count_frame, probe_frame, read_predictions, trial_frame
+from study.report.finished import Finished, of_whole_replicates
+from study.studies import NOT_EXPLAINED, Search, Study, growth_of, strata_of, taken_looks, trusted
+from study.trials import count_frame, probe_frame, read_predictions, trial_frame
 from study.trust import Labels, trust_frame
 from study.verdict import (
     ControlResult,
@@ -34,7 +34,6 @@ from study.verdict import (
     judge_controls,
     look_words,
     matched_spread,
-    open_questions,
     yardstick_sentences,
 )
 
@@ -81,6 +80,8 @@ class Analysis(Finished):
         The verdicts without these; empty where there are none.
     search
         Candidates and confirmation, if the study is a search.
+    grown
+        How far epochs grew, in words; empty where they do not.
     """
 
     table: pd.DataFrame
@@ -94,6 +95,7 @@ class Analysis(Finished):
     collapses: pd.DataFrame = field(default_factory=pd.DataFrame)
     without: tuple[Verdict, ...] = ()
     search: Search | None = None
+    grown: str = ""
 
     @property
     def attribution(self) -> StudyAttribution | None:
@@ -107,8 +109,9 @@ class Analysis(Finished):
 
     @property
     def looked(self) -> list[str]:
-        """Which look at the study it is, where there is one."""
-        return [self.attributed.looked] if self.attributed and self.attributed.look.replicates > 1 else []
+        """How far epochs grew, and which look at the study it is, where there is one."""
+        looked = [self.attributed.looked] if self.attributed and self.attributed.look.replicates > 1 else []
+        return [self.grown, *looked] if self.grown else looked
 
     @property
     def fallen(self) -> list[str]:
@@ -162,7 +165,20 @@ def analyse(study: Study, done: Finished) -> Analysis:
         matched=matched_spread(config.data.queries, plan, found),
         collapses=collapses,
         without=_without(study, done, set(collapses["trial_key"])),
+        grown=_grown(study),
     )
+
+
+def _grown(study: Study) -> str:
+    """How far epochs grew, in words; empty where they do not."""
+    growth = growth_of(study.config)
+    if growth is None:
+        return ""
+    before, stages = growth.levels[growth.grown - 2], study.plan.stages
+    beyond = sum(
+        max(0, one.epochs[-1] - int(before)) * one.steps_per_epoch for one in stages if one.kind == "fine-tuning"
+    )
+    return growth.words(beyond / sum(one.epochs[-1] * one.steps_per_epoch for one in stages))
 
 
 def _without(study: Study, done: Finished, collapsed: set[str]) -> tuple[Verdict, ...]:
@@ -199,29 +215,6 @@ def explain(study: Study, done: Finished, outcomes: Sequence[str]) -> Attributed
     cost, later = _replicate_cost(study), look_after(0, (*taken, look)).level
     verdicts = tuple(judge(attribution, outcome, cost, later) for outcome in outcomes)
     return Attributed(look, look_words(look, taken, declared), counts, attribution, verdicts)
-
-
-def take_look(study: Study) -> Look | None:
-    """Look at a study that goes on until nothing is open, if all that it called for is there; record the look.
-
-    Returns
-    -------
-    The look with what it left open; None if it is not due, and for a study with a number of replicates.
-    """
-    declared = study.config.space.declared
-    done = read_finished(study)
-    if not declared or len(done.results) + len(done.failures_of(study.plan)) < len(study.plan.trials):
-        return None
-    found = explain(study, done, study.config.outcomes)
-    if found is None:
-        return None
-    last = last_look(declared)
-    asked = study.config.space.settle or (MACRO,)
-    is_last = found.look.replicates == last.replicates
-    open_ones = () if is_last else open_questions(found.attribution, asked, last)
-    look = replace(found.look, open=open_ones)
-    keep_look(study.config.directory, study.plan.factors, look)
-    return look
 
 
 def _replicate_cost(study: Study) -> ReplicateCost | None:

@@ -1,7 +1,7 @@
 """A study as designed, a search for the best settings, the choice, and the final transfer with them.
 
-In the order of flow: candidates, search, looks, study, choice, export, confusion, predicted, labelled,
-agreed, transfer.
+In the order of flow: candidates, search, growth, looks, study, recorded, pair, choice, export, confusion,
+predicted, labelled, agreed, transfer.
 """
 
 import lazy_loader

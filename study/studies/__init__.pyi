@@ -6,10 +6,15 @@ from .choice import Choice as Choice
 from .choice import choice_of as choice_of
 from .export import files_to_keep as files_to_keep
 from .export import write_choice as write_choice
+from .growth import MOVES as MOVES
+from .growth import Growth as Growth
+from .growth import growth_of as growth_of
+from .growth import keep_growth as keep_growth
 from .looks import keep_look as keep_look
 from .looks import taken_looks as taken_looks
+from .pair import Pair as Pair
+from .pair import read_pair as read_pair
 from .search import NOT_EXPLAINED as NOT_EXPLAINED
-from .search import Recall as Recall
 from .search import Search as Search
 from .search import recall_reader as recall_reader
 from .study import Study as Study

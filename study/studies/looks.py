@@ -17,6 +17,7 @@ from study.attribution import Look
 from study.config import SearchSpace, StudyConfig, written
 from study.errors import InputError
 from study.plan import Factor, factors_of
+from study.studies.growth import at_epochs, growth_of
 
 NAME = "looks.json"
 
@@ -41,8 +42,11 @@ def keep_look(directory: Path, factors: Sequence[Factor], look: Look) -> None:
 
 
 def at_look(config: StudyConfig, queries: Sequence[str]) -> StudyConfig:
-    """Return a study with as many replicates as its looks call for; one with a number of them as it is."""
-    declared = config.space.declared
+    """Return a study as its record calls for it: with so many levels of epochs, and after its looks so many replicates.
+
+    A study with a number of replicates, and of levels, is as it says. Epochs grow before the first look.
+    """
+    config, declared = at_epochs(config, growth_of(config)), config.space.declared
     if not declared:
         return config
     taken = taken_looks(config.directory, factors_of(config.space, queries))

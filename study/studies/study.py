@@ -7,13 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from study.cells import Cells, class_names, prepare, query_names
 from study.config import StudyConfig
 from study.errors import InputError, few, nearest
 from study.plan import Conditions, Plan, Stratum, controls_of, plan_study, refuse_without_truth, strata, trials_of
-from study.studies.looks import at_look, with_replicates
-from study.studies.search import Recall, Search, conditions_of, follow_search, recall_reader
+from study.studies.growth import at_epochs, growth_of
+
+if TYPE_CHECKING:  # slow to import, and only searches need it
+    from study.studies.search import Recall, Search
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,12 @@ def open_study(config: StudyConfig, wrote: Callable[[Path], None] | None = None)
     cells = prepare(config.data, used, counts, wrote)
     _refuse_unknown_classes(config, cells)
     if config.space.design == "search":
+        from study.studies.search import conditions_of, follow_search, recall_reader
+
         conditions = conditions_of(config, queries, cells)
         search, plan = follow_search(config, queries, conditions, recall_reader(config.directory))
         return Study(config, queries, cells, plan, search)
-    return Study(config, queries, cells, plan_study(at_look(config, queries), cells, queries))
+    return Study(config, queries, cells, _planned(config, queries, cells))
 
 
 def _refuse_unknown_classes(config: StudyConfig, cells: Mapping[str, Cells]) -> None:
@@ -74,7 +79,8 @@ def following(study: Study, recall: Recall) -> Callable[[], Study]:
         What reads `METRIC` of a trial.
     """
     if study.search is None:
-        return lambda: looked_at(study) if study.config.space.declared else study
+        return lambda: looked_at(study)
+    from study.studies.search import conditions_of, follow_search
 
     # Kept between readings: what is asked of the cells takes a pass over them.
     @cache
@@ -89,14 +95,31 @@ def following(study: Study, recall: Recall) -> Callable[[], Study]:
 
 
 def looked_at(study: Study) -> Study:
-    """Return a study as its looks call for it now."""
-    return replace(study, plan=plan_study(at_look(study.config, study.queries), study.cells, study.queries))
+    """Return a design as its record calls for it now."""
+    return replace(study, plan=_planned(study.config, study.queries, study.cells))
+
+
+def _planned(config: StudyConfig, queries: Sequence[str], cells: Mapping[str, Cells]) -> Plan:
+    """Plan a design as its record calls for it; while epochs grow, trainings leave what they need to go on."""
+    growth = growth_of(config)
+    if config.space.declared:
+        from study.studies.looks import at_look  # slow to import
+
+        config = at_look(config, queries)
+    plan = plan_study(at_epochs(config, growth), cells, queries)
+    if growth is None or growth.ended:
+        return plan
+    return replace(plan, stages=tuple(replace(one, leave=one.kind == "fine-tuning") for one in plan.stages))
 
 
 def most_of(study: Study) -> Study:
     """Return a study with all that it can come to train: of a search, as if all candidates were equally good."""
-    if study.config.space.declared:
-        most = with_replicates(study.config, study.config.space.declared[-1])
+    if study.search is None:
+        most, declared = study.config, study.config.space.declared
+        if declared:
+            from study.studies.looks import with_replicates
+
+            most = with_replicates(study.config, declared[-1])
         return replace(study, plan=plan_study(most, study.cells, study.queries))
     return replace(following(study, lambda key: 0.0)(), search=study.search)
 

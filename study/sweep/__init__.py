@@ -1,6 +1,6 @@
 """The stage tree on Ray Tune, what it will cost, and how far it is. The only room that imports ray.
 
-In the order of flow: capacity, overtime, ledger, cluster, tune, cost, status.
+In the order of flow: capacity, overtime, ledger, cluster, worker, tune, cost, status.
 """
 
 import lazy_loader

@@ -42,6 +42,8 @@ def cluster(resources: Resources) -> Iterator[None]:
     """
     # Ray warns of it, and we never hide devices from a stage without a GPU.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray would start a process per core in advance, but Tune uses none of them: it has an environment of its own.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     # What fails is reported by us, once, with its reason.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     with nullcontext() if ray.is_initialized() else _connected(resources.address):

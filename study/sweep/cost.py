@@ -19,13 +19,13 @@ from scipy.optimize import nnls
 
 from study.cells import Cells
 from study.config import Resources
-from study.plan import Plan, PlannedTrial, Stage, query_rows, simulate_schedule, split_cells
+from study.plan import TOGETHER, Plan, PlannedTrial, Stage, query_rows, simulate_schedule, split_cells
 from study.sweep.capacity import fits
 from study.training import Hardware
 from study.trials import Timing, read_timings
 
 # Starting Ray and the workers, which import scvi-tools, and the report at the end; seconds, on two cores.
-AROUND_A_RUN = 25.0
+AROUND_A_RUN = 14.0
 CALIBRATION_STEPS = 40
 # Records of other studies count if their genes are as many within this factor.
 SIMILAR_GENES = 1.5
@@ -116,7 +116,10 @@ def predict_cost(
 
     workers = max(1, fits(resources, [this_machine()]))
     rest = simulate_schedule(
-        missing, {one.key: seconds(one, one.epochs[-1], len(one.trials)) for one in missing}, workers
+        missing,
+        {one.key: seconds(one, one.training, len(one.trials)) for one in missing},
+        workers,
+        {one.key: one.likeness for one in missing} if resources.engine == "gpu" else {},
     )
     shared = sum(seconds(one, one.epochs[-1], len(one.trials)) for one in plan.stages)
     separate = sum(
@@ -198,15 +201,17 @@ def _alike(records: Sequence[Timing], hardware: Hardware, plan: Plan, cells: Map
 def calibrate(on: Hardware, plan: Plan, cells: Mapping[str, Cells]) -> list[Timing]:
     """Train a few dozen steps of the trials with the fewest and the most steps per epoch; return their records only.
 
-    Where that is less than an epoch, some of their cells are taken: rates are per step and per cell.
+    Where that is less than an epoch, some of their cells are taken: rates are per step and per cell. With the engine
+    `gpu` as many stages train as one as there are replicates.
     """
     # Imported here, because scvi-tools takes seconds and no other plan needs it.
-    from study.trials import perform
+    from study.trials import perform_group
 
     def last(trial: PlannedTrial) -> Stage:
         return plan.stage_by_key[trial.chain[-1][0]]
 
     trials = sorted((trial for trial in plan.trials if trial.chain), key=lambda trial: last(trial).steps_per_epoch)
+    alike = min(TOGETHER, plan.replicates) if on.engine == "gpu" else 1
     records = []
     with tempfile.TemporaryDirectory() as folder:
         # The first one pays for what is imported late: it is trained twice, and counts the second time.
@@ -220,7 +225,8 @@ def calibrate(on: Hardware, plan: Plan, cells: Mapping[str, Cells]) -> list[Timi
             before: tuple[int, ...] = ()
             for key, _ in trial.chain:
                 short = _short(plan.stage_by_key[key], some, before, leaf=key == last(trial).key)
-                perform(short, some, directory, on)
+                for error in perform_group(_copies(short, alike), some, directory, on).values():
+                    raise error
                 before = (*before, short.epochs[-1])
             records += read_timings(directory) if number else []
     return records
@@ -243,6 +249,19 @@ def _short(stage: Stage, some: Cells, before: tuple[int, ...], leaf: bool) -> St
         keep=frozenset() if leaf else frozenset(levels),
         steps_per_epoch=steps,
     )
+
+
+def _copies(stage: Stage, n: int) -> list[Stage]:
+    """Return a stage so many times, each under a key of its own."""
+    return [
+        replace(
+            stage,
+            key=f"{stage.key}-{copy}",
+            parent=stage.parent and f"{stage.parent}-{copy}",
+            trials={epoch: f"{key}-{copy}" for epoch, key in stage.trials.items()},
+        )
+        for copy in range(n)
+    ]
 
 
 def _some(cells: Cells, n: int) -> Cells:

@@ -1,8 +1,11 @@
 """The stage tree on Ray Tune.
 
 One Tuner runs all stages: a searcher hands out a stage once its parent is done, in the order of the tree, so there is
-no barrier between the levels of the tree. Workers write results themselves; Ray's own state is disposable.
+no barrier between the levels of the tree, and of a search all rounds, tree after tree. Workers write results
+themselves; Ray's own state is disposable.
 
+With `resources.engine=gpu` a worker trains a group of like stages at once, those that are ready when it asks. What
+fails in one of them fails that one; where the group fails as a whole, each is trained again alone.
 What is lost with a worker or a node is trained again, a few times; an exception in training would come again, so it
 fails its stage at once, and so does a stage that outlasts `resources.stage_minutes`: the others go on. What cannot be
 written ends the sweep: to train more would be in vain.
@@ -10,15 +13,12 @@ written ends the sweep: to train more would be in vain.
 
 from __future__ import annotations
 
-import gc
-import json
-import re
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import cache
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -29,20 +29,19 @@ from ray.tune.search import Searcher
 
 from study.cells import Cells
 from study.config import Resources
-from study.errors import WritingError
 from study.files import explained
 from study.plan import Stage
 from study.sweep.capacity import fits, request
 from study.sweep.cluster import error_text, nodes, set_up_tune
 from study.sweep.ledger import Tree
-from study.sweep.overtime import limited, overtime_reason
-from study.training import Hardware
+from study.sweep.overtime import overtime_reason
+from study.sweep.worker import Failed, Worker, short, write_round
 
 Progress = Callable[["Tree"], None]
 Finished = Callable[[Stage], None]
+Further = Callable[["Tree"], Sequence[Stage]]
 ATTEMPTS = 3
 SCRATCH = ".ray-"
-LONGEST = 400  # characters of a reason
 
 
 class _Forgotten:
@@ -52,90 +51,95 @@ class _Forgotten:
         return {}
 
 
-class _Failed(Exception):
-    """Why a stage failed, as JSON on a line: of what a worker raises, Tune keeps a text for everybody to read.
+class _Aside:
+    """Does things in a thread, one after the other, so that no worker waits for them; at the end all of it is done."""
 
-    Where a text has no such line, the stage itself did not fail: its worker or node was lost, or was killed for memory
-    by Ray or the operating system.
-    """
+    def __init__(self) -> None:
+        self._pool, self._asked = ThreadPoolExecutor(1), list[Future[object]]()
 
-    @classmethod
-    def because(cls, reason: str, unwritten: bool = False) -> _Failed:
-        """Return the exception; not in the constructor, which is called again when it is unpickled."""
-        return cls(json.dumps({"reason": reason, "unwritten": unwritten}))
+    def later(self, what: Callable[..., object], *words: object) -> Future[object]:
+        """Do something, after what was asked for before."""
+        self._asked.append(self._pool.submit(what, *words))
+        return self._asked[-1]
 
-    @staticmethod
-    def read(text: str) -> dict[str, Any] | None:
-        """Return what a text says of the failure of a stage; None if nothing."""
-        lines = re.findall(r"_Failed: (\{.*\})\s*$", text, re.MULTILINE)
-        found: dict[str, Any] | None = json.loads(lines[-1]) if lines else None
-        return found
+    def done(self) -> bool:
+        """Wait until all of it is done; whether nothing was raised."""
+        return all(one.exception() is None for one in self._asked)
 
+    def __enter__(self) -> _Aside:
+        return self
 
-class _Worker(tune.Trainable):  # type: ignore[misc]
-    """Performs one stage after the other; importing scvi-tools takes seconds, so it is reused."""
-
-    def setup(
-        self,
-        config: dict[str, Any],
-        stages: Mapping[str, Stage],
-        cells: Mapping[str, Any],
-        directory: str,
-        scratch: str,
-        resources: Resources,
-    ) -> None:
-        self._stages, self._cells, self._resources = stages, cells, resources
-        self._directory, self._scratch = Path(directory), Path(scratch)
-        self.reset_config(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._stage = self._stages[new_config["stage"]]
-        return True
-
-    def step(self) -> dict[str, Any]:
-        # Takes seconds. In `setup` Tune would wait for it, and hand the stage to a worker that is ready meanwhile.
-        from study.trials import perform
-
-        _freeze()
-        cells: Cells = ray.get(self._cells[self._stage.condition.query])
-        try:
-            with limited(self._resources.stage_minutes, self._scratch / self._stage.key):
-                perform(self._stage, cells, self._directory, Hardware.of(self._resources))
-        except WritingError as error:
-            raise _Failed.because(str(error), unwritten=True) from error
-        except Exception as error:
-            raise _Failed.because(f"{type(error).__name__}: {_short(str(error))}") from error
-        finally:
-            gc.collect()  # models are in cycles, and would hold their cells until Python finds the time
-        return {"done": True}
-
-
-@cache
-def _freeze() -> None:
-    """Keep the garbage collector away, once, from what is imported: it would take half a second after each stage."""
-    gc.freeze()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown()
+        if kind is None:
+            for one in self._asked:
+                one.result()  # the first that was raised
 
 
 class _Searcher(_Forgotten, Searcher):  # type: ignore[misc]
-    """Hands out stages in the order of the tree."""
+    """Hands out stages in the order of the tree, tree after tree; workers that are wanted later stand by."""
 
-    def __init__(self, tree: Tree, progress: Progress) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        progress: Progress,
+        scratch: Path,
+        aside: _Aside,
+        begun: Future[object] | None = None,
+        further: Further | None = None,
+    ) -> None:
         super().__init__(metric="done", mode="max")
-        self.tree, self.progress = tree, progress
-        self.running: dict[str, Stage] = {}
+        self.tree, self.progress, self.scratch = tree, progress, scratch
+        self.aside, self.begun, self.further = aside, begun, further
+        self.running: dict[str, tuple[Stage, ...]] = {}
+        self.standing: dict[str, Path] = {}  # the file that each waits for
+        self.round, self.settled = 0, False
+        self.error: Exception | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the next stage, None while its parent is trained, or that there is nothing more."""
-        if self.tree.over:
+        """Return the next stage, that there is none yet, or that there is nothing more."""
+        if self.begun is not None and not self.begun.done():
+            return self._stand_by(trial_id, self.tree.count("waiting"))
+        failed = self.begun is not None and self.begun.exception() is not None
+        if failed or (self.tree.over and not self._goes_on()):
+            self.wake(len(self.standing))
             return str(Searcher.FINISHED)
-        stage = self.tree.ready()
-        if stage is None:
-            return None
-        self.tree.state[stage.key] = "running"
-        self.tree.attempts[stage.key] = self.tree.attempts.get(stage.key, 0) + 1
-        self.running[trial_id] = stage
+        group = self.tree.ready()
+        if not group:
+            return None if self.further is None or self.tree.unwritten else self._stand_by(trial_id)
+        self.tree.begin(group)
+        self.running[trial_id] = group
+        if self.standing:
+            self.wake(self.tree.count_ready())
         self.progress(self.tree)
-        return {"stage": stage.key}
+        return {"stages": [stage.key for stage in group], "round": self.round}
+
+    def _stand_by(self, trial_id: str, most: float = math.inf) -> dict[str, Any] | None:
+        """Return what keeps a worker, or has one start; it is ended by `wake`."""
+        if len(self.standing) >= most:
+            return None
+        self.standing[trial_id] = self.scratch / f"go-{trial_id}"
+        return {"go": str(self.standing[trial_id])}
+
+    def wake(self, most: int) -> None:
+        """Tell so many of the workers that stand by that they are wanted; if it cannot be written, they notice."""
+        with suppress(OSError):
+            for go in [go for go in self.standing.values() if not go.exists()][:most]:
+                go.touch()
+
+    def _goes_on(self) -> bool:
+        """Take up what is to be trained after this tree; whether there is something. Asked once."""
+        if self.further is None or self.settled or not self.aside.done():
+            return False
+        self.settled = True
+        try:
+            if stages := self.further(self.tree):
+                tree = Tree(stages, self.tree.grouped, self.tree.workers)
+                write_round(self.scratch, self.round + 1, tree.by_key)
+                self.tree, self.round, self.settled = tree, self.round + 1, False
+        except Exception as error:  # Tune would wrap it
+            self.error = error
+        return not self.settled
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Nothing to learn from a result; `_Listener` does the accounting."""
@@ -150,25 +154,33 @@ class _Searcher(_Forgotten, Searcher):  # type: ignore[misc]
 class _Listener(_Forgotten, tune.Callback):  # type: ignore[misc]
     """Keeps the account of stages, on the driver."""
 
-    def __init__(
-        self, searcher: _Searcher, finished: Callable[[Stage], object], scratch: Path, minutes: float | None
-    ) -> None:
-        self.searcher, self.finished, self.scratch, self.minutes = searcher, finished, scratch, minutes
+    def __init__(self, searcher: _Searcher, finished: Finished, minutes: float | None) -> None:
+        self.searcher, self.finished, self.minutes = searcher, finished, minutes
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        stage = self.searcher.running.pop(trial.trial_id)
-        self.searcher.tree.state[stage.key] = "done"
-        self.finished(stage)
-        self.searcher.progress(self.searcher.tree)
+        group, tree = self._ended(trial), self.searcher.tree
+        for stage in group:
+            if reason := trial.last_result["failed"].get(stage.key):
+                tree.fail(stage, reason)
+            else:
+                tree.state[stage.key] = "done"
+                self.searcher.aside.later(self.finished, stage)
+        if group:
+            self.searcher.progress(tree)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        stage = self.searcher.running.pop(trial.trial_id)
-        tree = self.searcher.tree
+        group = self._ended(trial)
+        if not group:
+            return  # lost while it stood by
+        stage, tree = group[0], self.searcher.tree
         text = error_text(trial)
-        failed = _Failed.read(text)
-        overtime = overtime_reason(self.minutes, self.scratch / stage.key)
+        failed = Failed.read(text)
+        overtime = overtime_reason(self.minutes, self.searcher.scratch / stage.key)
         if failed and failed["unwritten"]:
-            tree.state[stage.key], tree.unwritten = "waiting", failed["reason"]
+            tree.state.update({one.key: "waiting" for one in group})
+            tree.unwritten = failed["reason"]
+        elif len(group) > 1:
+            tree.apart(group)
         elif failed:
             tree.fail(stage, failed["reason"])
         elif overtime is not None:
@@ -177,14 +189,13 @@ class _Listener(_Forgotten, tune.Callback):  # type: ignore[misc]
             tree.state[stage.key] = "waiting"
         else:
             # The first line only says when.
-            tree.fail(stage, f"its worker was lost {ATTEMPTS} times: {_short(text.partition(chr(10))[2])}")
+            tree.fail(stage, f"its worker was lost {ATTEMPTS} times: {short(text.partition(chr(10))[2])}")
         self.searcher.progress(tree)
 
-
-def _short(text: str) -> str:
-    """Return a text on one line, cut where it gets too long."""
-    line = " ".join(text.split())
-    return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
+    def _ended(self, trial: Any) -> tuple[Stage, ...]:
+        """Return the stages of a trial that has ended; none if its worker stood by."""
+        self.searcher.standing.pop(trial.trial_id, None)
+        return self.searcher.running.pop(trial.trial_id, ())
 
 
 def train_stages(
@@ -194,6 +205,8 @@ def train_stages(
     resources: Resources,
     finished: Finished,
     progress: Progress,
+    begin: Callable[[], object] | None = None,
+    further: Further | None = None,
 ) -> Tree:
     """Train stages, each after its parent, on all the workers that fit.
 
@@ -209,38 +222,49 @@ def train_stages(
         Called on the driver, in a thread of its own, after each stage that succeeded.
     progress
         Called on the driver whenever the tree changes.
+    begin
+        Called in that thread while workers start; nothing is trained before it is done, nor if it raises something.
+    further
+        Called on the driver with each tree that has ended, once `finished` is done; returns what to train next, if
+        anything. Workers are kept from one tree to the next.
 
     Returns
     -------
-    The tree as it was when the sweep ended: after Ctrl-C, or if something could not be written, some stages still wait.
+    The last tree as it was when the sweep ended: after Ctrl-C, or if something could not be written, some stages still
+    wait.
     """
-    tree = Tree(stages)
     at_once = fits(resources, nodes())
+    tree = Tree(stages, resources.engine == "gpu", at_once)
     set_up_tune(at_once)
     with _scratch(directory) as scratch:
+        write_round(scratch, 0, tree.by_key)
         worker = tune.with_parameters(
-            _Worker,
-            stages=tree.by_key,
+            Worker,
             cells={name: ray.put(one) for name, one in cells.items()},
             directory=str(directory),
             scratch=str(scratch),
             resources=resources,
         )
-        searcher = _Searcher(tree, progress)
         placed = tune.with_resources(worker, tune.PlacementGroupFactory([request(resources)]))
-        with _aside(finished) as later:
-            listener = _Listener(searcher, later, scratch, resources.stage_minutes)
-            _fit(_tuner(placed, searcher, listener, at_once, scratch), tree)
-    return tree
+        with _Aside() as aside:
+            begun = aside.later(begin) if begin is not None else None
+            searcher = _Searcher(tree, progress, scratch, aside, begun, further)
+            if begun is not None:
+                begun.add_done_callback(lambda _: searcher.wake(at_once))
+            listener = _Listener(searcher, finished, resources.stage_minutes)
+            _fit(_tuner(placed, searcher, listener, at_once, scratch), searcher)
+        if searcher.error is not None:
+            raise searcher.error
+    return searcher.tree
 
 
-def _fit(tuner: tune.Tuner, tree: Tree) -> None:
-    """Train what the tree hands out. Ctrl-C ends it early, without an exception: the tree then tells what is left."""
+def _fit(tuner: tune.Tuner, searcher: _Searcher) -> None:
+    """Train what is handed out. Ctrl-C ends it early, without an exception: the tree then tells what is left."""
     try:
         tuner.fit()
     except (OSError, EOFError, UnpicklingError):
         # Tune keeps its state on the disk that cannot be written to, and reads back what it could not write whole.
-        if not tree.unwritten:
+        if not searcher.tree.unwritten:
             raise
 
 
@@ -274,19 +298,3 @@ def _scratch(directory: Path) -> Iterator[Path]:
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-@contextmanager
-def _aside(finished: Finished) -> Iterator[Callable[[Stage], object]]:
-    """Do something in a thread, one after the other, so that no worker waits for it; at the end all of it is done.
-
-    Raises
-    ------
-    Exception
-        The first that it raised.
-    """
-    futures: list[Future[None]] = []
-    with ThreadPoolExecutor(1) as pool:
-        yield lambda stage: futures.append(pool.submit(finished, stage))
-    for future in futures:
-        future.result()

@@ -80,6 +80,7 @@ class Projection:
             self.client = open_store(config.tracking)
             self.experiment = self._experiment(config.tracking)
             self.runs = self._known_runs()
+            self.finished = {key for key, run in self.runs.items() if run.info.status == "FINISHED"}
             self.parent = self._parent()
 
     @property
@@ -161,11 +162,10 @@ class Projection:
 
     def _end(self, well: bool) -> None:
         for key, run in self.runs.items():
-            if run.info.status == "RUNNING":
+            if run.info.status == "RUNNING" and key not in self.finished:
                 self.client.set_terminated(run.info.run_id, "KILLED")
                 self.runs[key] = self.client.get_run(run.info.run_id)
-        finished = sum(run.info.status == "FINISHED" for key, run in self.runs.items() if key in self.plan.all_by_key)
-        complete = well and finished == len(self.plan.all_by_key)
+        complete = well and self.plan.all_by_key.keys() <= self.finished
         self.client.set_terminated(self.parent, "FINISHED" if complete else "FAILED")
 
     def extend(self, plan: Plan) -> None:
@@ -232,9 +232,11 @@ class Projection:
             for epoch, value in enumerate(values, start=1)
         ]
         shown = [Param(name, written(value)[:PARAM_LIMIT]) for name, value in params.items()]
+        tags = tags_of(result)
+        first = BATCH - len(shown) - len(tags)
         # Else the environment may have it written later, and nobody would hear what was refused.
-        self.client.log_batch(run_id, params=shown, tags=tags_of(result), synchronous=True)
-        for start in range(0, len(metrics), BATCH):
+        self.client.log_batch(run_id, metrics[:first], shown, tags, synchronous=True)
+        for start in range(first, len(metrics), BATCH):
             self.client.log_batch(run_id, metrics=metrics[start : start + BATCH], synchronous=True)
         data = Dataset(
             name=f"{self.config.data.name}/{result.query}",
@@ -247,7 +249,7 @@ class Projection:
         if "reason" in self.runs[result.key].data.tags:  # it failed before
             self.client.delete_tag(run_id, "reason")
         self.client.set_terminated(run_id, RunStatus.to_string(RunStatus.FINISHED), end_time=when)
-        self.runs[result.key] = self.client.get_run(run_id)
+        self.finished.add(result.key)
 
     def _project_failure(self, planned: PlannedTrial, reason: str) -> None:
         run_id = self._open(planned)
@@ -258,9 +260,11 @@ class Projection:
 
     def _open(self, planned: PlannedTrial, began: int | None = None) -> str | None:
         """Return the run of a trial to write to: new, or what a kill or failure left; None if it is finished."""
+        if planned.key in self.finished:
+            return None
         known = self.runs.get(planned.key)
         if known is not None:
-            return None if known.info.status == "FINISHED" else str(known.info.run_id)
+            return str(known.info.run_id)
         replicate = planned.replicate
         kind = self._kind(planned.key)
         tags = {

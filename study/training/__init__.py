@@ -1,7 +1,7 @@
-"""A stage of training, exact or fast, read at its epoch levels. The only room that trains with scvi-tools.
+"""A stage of training, or like ones together, read at epoch levels. The only room that trains with scvi-tools.
 
 In the order of flow: hardware, arguments, private, batches, likelihood, fast, exact, counts, draws, dense, noise,
-layers, stacked, fused, snapshot, models, members.
+layers, stacked, group, fused, halted, snapshot, building, members, models.
 """
 
 import lazy_loader

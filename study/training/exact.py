@@ -193,7 +193,7 @@ class FastLabelledPlan(_Fused, LeanLabelledPlan):
 def equip(model: SCVI | SCANVI, engine: str) -> None:
     """Give a new model the lean training step, `exact` or `fast`, and minibatches without detours."""
     labelled = isinstance(model, SCANVI)
-    plans = (LeanPlan, LeanLabelledPlan) if engine == "exact" else (FastPlan, FastLabelledPlan)
+    plans = {"exact": (LeanPlan, LeanLabelledPlan), "fast": (FastPlan, FastLabelledPlan)}[engine]
     train_with(model, plans[labelled], LabelledSplitter if labelled else Splitter, Batches)
     if engine == "fast":
         accelerate(model.module)

@@ -7,31 +7,32 @@ separate run of 3 epochs: nothing in a schedule depends on `max_epochs` (the KL 
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
-import scvi
-import torch
-from anndata import AnnData
 from scvi.model import SCANVI, SCVI
 
 from study.cells import UNLABELLED, Cells
-from study.config import ScviSettings, Settings
+from study.config import Settings
 from study.plan import Indices, Split, query_rows
 from study.training.arguments import resolve, scanvi_arguments, scvi_arguments
+from study.training.building import (
+    State,
+    anndata_of,
+    categorical,
+    joint_anndata,
+    nameless,
+    new_scanvi,
+    new_scvi,
+    prepare,
+)
 from study.training.exact import equip, lean_likelihoods
+from study.training.halted import Halted
 from study.training.hardware import Hardware
+from study.training.members import Asked, assemble
 from study.training.private import SubSampleLabels
 from study.training.snapshot import ReadSnapshot, Watch
-
-State = dict[str, torch.Tensor]
-PREDICTED = 1024  # cells of a minibatch in prediction
-MINIBATCHES = 16  # of one call of scvi-tools, see `portions`
 
 
 def pretrain(
@@ -59,8 +60,10 @@ def pretrain(
     TrainingError
         If the loss is not finite, or training ends before the last level.
     """
-    _prepare(seed, on)
-    model = build_scvi(joint_anndata(cells, parts), settings.scvi)
+    if on.engine == "gpu":
+        _alone(cells, Asked(parts, settings, seed, epochs), read, on)
+        return
+    model = new_scvi(cells, parts, settings, seed, on)
     watch = Watch(model, epochs, read)
     _train(model, watch, parts.train, settings, on)
 
@@ -74,22 +77,34 @@ def finetune(
     read: ReadSnapshot,
     on: Hardware,
     scvi_state: State,
+    start: Halted | None = None,
+    leave: Callable[[Halted], None] | None = None,
 ) -> None:
-    """Train scANVI from pretrained scVI weights, on the same training cells. Parameters as in `pretrain`."""
-    adata = joint_anndata(cells, parts)
-    pretrained = build_scvi(adata, settings.scvi)
-    pretrained.module.load_state_dict(scvi_state)
-    pretrained.is_trained_ = True
-    # Only now, because the model that carried the weights has drawn weights of its own.
-    _prepare(seed, on)
-    model = SCANVI.from_scvi_model(
-        pretrained,
-        unlabeled_category=UNLABELLED,
-        labels_key="label",
-        **resolve(scanvi_arguments(settings.scanvi)),
-    )
-    assert model.n_labels == len(cells.classes), "a class without a training cell, or a phantom class"
-    watch = Watch(model, epochs, read, classes=cells.classes)
+    """Train scANVI from pretrained scVI weights, on the same training cells.
+
+    Parameters
+    ----------
+    cells, parts, settings, seed, epochs, read, on
+        As in `pretrain`.
+    scvi_state
+        The weights.
+    start
+        A halted training with the same of all these, to go on with.
+    leave
+        Called at the end with what is needed to go on; None where nobody will.
+
+    Raises
+    ------
+    ValueError
+        If the engine `gpu` is asked for `start` or `leave`: it does not go on with halted trainings.
+    """
+    if on.engine == "gpu":
+        if start is not None or leave is not None:
+            raise ValueError("resources.engine=gpu does not go on with halted trainings")
+        _alone(cells, Asked(parts, settings, seed, epochs, scvi_state), read, on)
+        return
+    model = new_scanvi(cells, parts, settings, seed, on, scvi_state)
+    watch = Watch(model, epochs, read, classes=cells.classes, start=start, leave=leave)
     samples = settings.scanvi.n_samples_per_label
     _train(
         model,
@@ -121,9 +136,9 @@ def operate(
     trained = SCANVI(reference, **resolve({**scvi_arguments(settings.scvi), **scanvi_arguments(settings.scanvi)}))
     trained.module.load_state_dict(scanvi_state)
     trained.is_trained_ = True
-    _prepare(seed, on)  # only now, as in `finetune`
-    unlabelled = _categorical(np.zeros(cells.n_query, dtype=np.int32), (UNLABELLED,))
-    query = _anndata(cells, slice(cells.n_reference, None), unlabelled)
+    prepare(seed, on)  # only now, as in `finetune`
+    unlabelled = categorical(np.zeros(cells.n_query, dtype=np.int32), (UNLABELLED,))
+    query = anndata_of(cells, slice(cells.n_reference, None), unlabelled)
     model = SCANVI.load_query_data(query, trained, accelerator=on.accelerator)
     # Some parts of a model under surgery are frozen in eval mode on purpose.
     watch = Watch(model, epochs, read, partly_frozen=True)
@@ -137,74 +152,6 @@ def operate(
     )
 
 
-def joint_anndata(cells: Cells, parts: Split) -> AnnData:
-    """Reference and query over the shared counts, held-out cells labelled as unknown."""
-    words = (*cells.classes, UNLABELLED)
-    labels = np.full(cells.counts.shape[0], words.index(UNLABELLED), dtype=np.int32)
-    labels[: cells.n_reference] = np.where(cells.labels < 0, words.index(UNLABELLED), cells.labels)
-    labels[parts.held_out] = words.index(UNLABELLED)
-    return _anndata(cells, slice(None), _categorical(labels, words))
-
-
-def build_scvi(adata: AnnData, settings: ScviSettings) -> SCVI:
-    """Return a new scVI model for cells made by `joint_anndata`."""
-    SCVI.setup_anndata(adata, batch_key="batch")
-    return SCVI(adata, **resolve(scvi_arguments(settings)))
-
-
-def predict_probabilities(
-    model: SCANVI, cells: Cells, adata: AnnData | None = None, first: int | None = None
-) -> npt.NDArray[np.float32]:
-    """Return the probability of each class for each cell, shape (n_cells, n_classes), columns as in `cells.classes`.
-
-    With `adata` for its cells instead of the model's, and with `first` for so many of them.
-    """
-    n = (model.adata if adata is None else adata).n_obs if first is None else first
-    found = np.empty((n, len(cells.classes)), dtype=np.float32)
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        for rows in portions(np.arange(n), PREDICTED):
-            soft = model.predict(adata, indices=rows, soft=True, batch_size=PREDICTED)
-            found[rows] = soft[list(cells.classes)].to_numpy(dtype=np.float32)
-    return found
-
-
-def portions(rows: Indices, batch_size: int) -> Iterator[Indices]:
-    """Yield rows in portions of `MINIBATCHES` minibatches.
-
-    What scvi-tools keeps of each minibatch lies between the large pieces of memory that minibatches give back, and
-    holds them apart until its call ends: over all cells at once memory would grow as if the counts were dense.
-    """
-    for start in range(0, rows.size, MINIBATCHES * batch_size):
-        yield rows[start : start + MINIBATCHES * batch_size]
-
-
-def state_of(model: SCVI | SCANVI) -> State:
-    """Return a copy of the weights on the CPU."""
-    return {name: value.detach().cpu().clone() for name, value in model.module.state_dict().items()}
-
-
-def _anndata(cells: Cells, rows: slice, labels: pd.Categorical) -> AnnData:
-    """AnnData over some consecutive rows of the shared counts, without a copy where these are all."""
-    counts = cells.counts if rows == slice(None) else cells.counts[rows]
-    obs = {"batch": _categorical(cells.batch[rows], cells.batches), "label": labels}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return AnnData(counts, obs=pd.DataFrame(obs, index=_nameless(labels.size)))
-
-
-def _nameless(n: int) -> pd.Index[str]:
-    """An index that calls all cells alike: nobody asks for one by name, and names would take 100 bytes each."""
-    index: pd.Index[str] = pd.Index(np.full(n, "", dtype=object))
-    return index
-
-
-def _categorical(codes: npt.NDArray[np.int32], words: tuple[str, ...]) -> pd.Categorical:
-    """A column with only those categories that occur: scvi-tools makes phantom classes and batches of unused ones."""
-    column = pd.Categorical.from_codes(codes, categories=pd.Index(words))
-    return column.set_categories(sorted(words[code] for code in np.unique(codes)))  # type: ignore[return-value]
-
-
 def _train(
     model: SCVI | SCANVI,
     watch: Watch,
@@ -216,9 +163,9 @@ def _train(
     """Train on some rows until the last epoch level."""
     equip(model, on.engine)
     # A new index: asked for a name, as it was in setting up, it makes a table of all and keeps that.
-    model.adata.obs_names = _nameless(model.adata.n_obs)
+    model.adata.obs_names = nameless(model.adata.n_obs)
     # Given callbacks replace scANVI's own, and without SubSampleLabels the labelled cells are drawn once for all.
-    callbacks = [SubSampleLabels(), watch] if watch.classes else [watch]
+    callbacks = [watch, SubSampleLabels()] if watch.classes else [watch]
     with lean_likelihoods():
         model.train(
             max_epochs=watch.epochs[-1],
@@ -234,9 +181,7 @@ def _train(
     watch.confirm()
 
 
-def _prepare(seed: int, on: Hardware) -> None:
-    """Seed everything, take as many threads as there are, and quieten what says the same in every stage."""
-    for chatty in ("lightning.pytorch", "lightning.fabric", "scvi"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    torch.set_num_threads(on.threads)
-    scvi.settings.seed = seed  # seeds when it is assigned, and at no other time
+def _alone(cells: Cells, asked: Asked, read: ReadSnapshot, on: Hardware) -> None:
+    """Train a stage as a group of one."""
+    for error in assemble(cells, [asked], on).train(lambda _, snapshot: read(snapshot)).values():
+        raise error

@@ -25,6 +25,7 @@ from study.plan import Indices
 __all__ = [
     "MODULE_KEYS",
     "SubSampleLabels",
+    "advance_to",
     "epsilon_of",
     "label_order",
     "labelled_rows",
@@ -89,3 +90,10 @@ def steps_taken(trainer: Any) -> int:
     Plans that step by themselves are not counted in lightning's `global_step`.
     """
     return int(trainer.fit_loop.total_batch_idx) + 1
+
+
+def advance_to(trainer: Any, epoch: int, steps: int) -> None:
+    """Let lightning count from an epoch and a number of steps on, before its first epoch."""
+    epochs, batches = trainer.fit_loop.epoch_progress, trainer.fit_loop.epoch_loop.batch_progress
+    for count, reached in ((epochs.total, epoch), (epochs.current, epoch), (batches.total, steps)):
+        count.ready = count.started = count.processed = count.completed = reached

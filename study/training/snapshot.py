@@ -16,6 +16,7 @@ from scvi.model import SCANVI, SCVI
 
 from study.plan import KL_WARMUP
 from study.training.batches import LabelledBatches
+from study.training.halted import Halted, halt, take_up, take_up_chance
 from study.training.private import SubSampleLabels, steps_taken
 
 
@@ -65,6 +66,10 @@ class Watch(Callback):  # type: ignore[misc]
         Training curves so far, name to one value per epoch.
     reached
         The last level that was read.
+    start
+        A halted training that this one goes on with; None for a new one.
+    leave
+        Called with what it needs to go on, at its end; None where it will not.
     """
 
     model: SCVI | SCANVI
@@ -74,12 +79,22 @@ class Watch(Callback):  # type: ignore[misc]
     partly_frozen: bool = False
     curves: dict[str, list[float]] = field(default_factory=dict)
     reached: int = 0
+    start: Halted | None = None
+    leave: Callable[[Halted], None] | None = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Check what the sharing of stages rests on."""
+        """Check what the sharing of stages rests on, and go on where a halted training was."""
+        if self.start is not None:
+            take_up(trainer, pl_module, self.start)
+            self.curves.update(self.start["curves"])
         if self.classes:
             assert any(isinstance(c, SubSampleLabels) for c in trainer.callbacks), "labelled cells would be drawn once"
         assert pl_module.n_epochs_kl_warmup == KL_WARMUP, "a schedule that depends on the epochs cannot be shared"
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Let chance go on where a halted training was: before labelled cells are drawn."""
+        if self.start is not None and trainer.current_epoch == self.start["epoch"]:
+            take_up_chance(trainer, self.start)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Check the mode at the first step."""
@@ -102,6 +117,8 @@ class Watch(Callback):  # type: ignore[misc]
                 self.read(Snapshot(epoch, self.model, curves, self._probes(trainer, pl_module)))
                 self.model.is_trained_ = False
             self.reached = epoch
+        if epoch == self.epochs[-1] and self.leave is not None:
+            self.leave(halt(trainer, pl_module, self.curves))
 
     def confirm(self) -> None:
         """Raise unless every level was read: scvi-tools ends a training early without an error on an interrupt."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from scvi.module import SCANVAE, VAE
+from scvi.nn import FCLayers
 from torch import Tensor
 
 from study.training.dense import log_likelihood
@@ -88,6 +89,9 @@ def check_alike(modules: Sequence[VAE]) -> None:
         or first.batch_representation != "one-hot"
         or first.use_size_factor_key
         or not first.use_observed_lib_size
+        or any(
+            isinstance(part, FCLayers) and any(layer[3] is None for layer in part.fc_layers) for part in first.modules()
+        )
         or (isinstance(first, SCANVAE) and (first.n_labels < 2 or first.labels_groups is not None))
     ):
         raise ValueError("stages with these settings cannot train together")

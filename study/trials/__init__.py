@@ -1,6 +1,7 @@
 """What trials gave: a stage performed, its predictions measured, results written safely and read as tables.
 
-In the order of flow: metrics, record, fixed, evidence, store, tables, timing, probes, neighbours, perform, logistic.
+In the order of flow: metrics, record, fixed, evidence, store, tables, timing, probes, neighbours,
+reading, together, perform, logistic.
 """
 
 import lazy_loader

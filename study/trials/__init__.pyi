@@ -1,6 +1,8 @@
 from .evidence import Evidence as Evidence
 from .fixed import FEWEST_CELLS as FEWEST_CELLS
+from .fixed import fixed_classes as fixed_classes
 from .fixed import left_out_of as left_out_of
+from .fixed import mean_over as mean_over
 from .logistic import fit_logistic as fit_logistic
 from .metrics import ACCURACY as ACCURACY
 from .metrics import ECE as ECE
@@ -14,10 +16,12 @@ from .metrics import RECALL as RECALL
 from .metrics import TRAIN as TRAIN
 from .metrics import metric as metric
 from .metrics import reestimated as reestimated
-from .perform import perform as perform
+from .perform import perform_group as perform_group
 from .record import Predictions as Predictions
 from .record import ReadPredictions as ReadPredictions
 from .record import Result as Result
+from .store import forget_halted as forget_halted
+from .store import halted_epochs as halted_epochs
 from .store import kept_states as kept_states
 from .store import read_all as read_all
 from .store import read_evidence as read_evidence

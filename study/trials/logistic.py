@@ -6,7 +6,6 @@ import time
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import LogisticRegression
 
 from study.cells import Cells, log_normalised
 from study.plan import Indices, PlannedTrial, Split, held_out
@@ -38,6 +37,8 @@ def fit_logistic(planned: PlannedTrial, cells: Cells, folds: int) -> tuple[Resul
     parts = Split(np.flatnonzero(~out), np.flatnonzero(out), nothing, alone.n_reference, alone.unlabelled)
     features = log_normalised(alone.counts)
     rows = _some_of_each(alone.labels, parts.labelled, fold)
+    from sklearn.linear_model import LogisticRegression  # slow to import
+
     model = LogisticRegression(max_iter=MOST_ITERATIONS).fit(features[rows], alone.labels[rows])
     probabilities = np.zeros((alone.n_reference, len(alone.classes)), dtype=np.float32)
     probabilities[:, model.classes_] = model.predict_proba(features)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import confusion_matrix
 
 from study.cells import Cells
 from study.plan import Split
@@ -68,6 +67,8 @@ def measure(probabilities: npt.NDArray[np.float32], cells: Cells, parts: Split) 
     parts
         Its training and held-out rows.
     """
+    from sklearn.metrics import confusion_matrix  # slow to import
+
     query = np.flatnonzero(cells.truth >= 0)
     rows = {
         HELD_OUT: (parts.held_out, cells.labels[parts.held_out], cells.classes),

@@ -5,6 +5,7 @@
     <study>/trials/<key>.evidence.npz   what its labels can be judged by; trials of earlier versions have none
     <study>/trials/<key>.failed a trial that failed, with the reason; gone when it succeeds
     <study>/stages/<key>/<epoch>.pt   weights that other stages start from
+    <study>/stages/<key>/<epoch>.halted   all that a training needs to go on after an epoch
 
 A result file that exists is a trial that is done: it is written last, and it knows the checksums of what lies
 beside it.
@@ -18,7 +19,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,9 +30,10 @@ from study.trials.fixed import with_fixed_means
 from study.trials.record import Predictions, Result
 
 if TYPE_CHECKING:
-    from study.training import State
+    from study.training import Halted, State
 
 log = logging.getLogger(__name__)
+HALTED = ".halted"
 
 
 def write_result(directory: Path, result: Result, predictions: Predictions, evidence: Evidence | None = None) -> None:
@@ -112,13 +114,7 @@ def read_failures(directory: Path, keys: Iterable[str]) -> dict[str, str]:
 
 def write_state(directory: Path, stage: str, epoch: int, state: State) -> None:
     """Write the weights of a stage at an epoch, with their checksum beside them (written last)."""
-    import torch  # slow to import, and only stages need it
-
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    path = _state_path(directory, stage, epoch)
-    checksum = files.write(path, buffer.getvalue())
-    files.write(path.with_suffix(".sha256"), checksum.encode())
+    _write_tensors(_state_path(directory, stage, epoch), state)
 
 
 def read_state(directory: Path, stage: str, epoch: int) -> State:
@@ -129,27 +125,71 @@ def read_state(directory: Path, stage: str, epoch: int) -> State:
     ValueError
         If they do not match their checksum; they are removed, so that the next run trains them again.
     """
+    state: State = _read_tensors(_state_path(directory, stage, epoch))
+    return state
+
+
+def write_halted(directory: Path, stage: str, halted: Halted) -> None:
+    """Write what a stage needs to go on, in the place of what was kept earlier."""
+    path = _state_path(directory, stage, halted["epoch"]).with_suffix(HALTED)
+    earlier = [other for other in path.parent.glob(f"*{HALTED}") if other != path]
+    _write_tensors(path, halted)
+    for other in earlier:
+        _checksum_of(other).unlink(missing_ok=True)
+        other.unlink()
+
+
+def read_halted(directory: Path, stage: str, epoch: int) -> Halted:
+    """Read what a stage needs to go on after an epoch; raises as `read_state` does."""
+    halted: Halted = _read_tensors(_state_path(directory, stage, epoch).with_suffix(HALTED))
+    return halted
+
+
+def halted_epochs(directory: Path, plan: Plan) -> dict[str, int]:
+    """Return after which epoch stages of a plan can go on, by their key; what is damaged is said, and trained again."""
+    every = (
+        (stage.key, path) for stage in plan.stages for path in (directory / "stages" / stage.key).glob(f"*{HALTED}")
+    )
+    return {key: int(path.stem) for key, path in every if _intact(path)}
+
+
+def forget_halted(directory: Path, plan: Plan) -> None:
+    """Remove what nothing goes on from any more."""
+    for stage in plan.stages:
+        for path in (directory / "stages" / stage.key).glob(f"*{HALTED}"):
+            _checksum_of(path).unlink(missing_ok=True)
+            path.unlink()
+
+
+def _write_tensors(path: Path, values: Any) -> None:
+    import torch  # slow to import, and only stages need it
+
+    buffer = io.BytesIO()
+    torch.save(values, buffer)
+    checksum = files.write(path, buffer.getvalue())
+    files.write(_checksum_of(path), checksum.encode())
+
+
+def _read_tensors(path: Path) -> Any:
     import torch
 
-    path = _state_path(directory, stage, epoch)
     content = path.read_bytes()
-    if files.sha256(content).encode() != path.with_suffix(".sha256").read_bytes():
-        path.with_suffix(".sha256").unlink()
+    if files.sha256(content).encode() != _checksum_of(path).read_bytes():
+        _checksum_of(path).unlink()
         raise ValueError(f"{path} is damaged; it has been discarded, run again to train it anew")
-    state: State = torch.load(io.BytesIO(content), weights_only=True)
-    return state
+    return torch.load(io.BytesIO(content), weights_only=True)
 
 
 def kept_states(directory: Path, plan: Plan) -> set[tuple[str, int]]:
     """Return which weights of a plan are on disk and whole, as (stage key, epoch); damaged ones are said."""
     every = ((stage.key, epoch) for stage in plan.stages for epoch in stage.keep)
-    return {(key, epoch) for key, epoch in every if _state_intact(_state_path(directory, key, epoch))}
+    return {(key, epoch) for key, epoch in every if _intact(_state_path(directory, key, epoch))}
 
 
-def _state_intact(path: Path) -> bool:
-    if not path.with_suffix(".sha256").is_file():
+def _intact(path: Path) -> bool:
+    if not _checksum_of(path).is_file():
         return False
-    if path.is_file() and files.sha256_of(path).encode() == path.with_suffix(".sha256").read_bytes():
+    if path.is_file() and files.sha256_of(path).encode() == _checksum_of(path).read_bytes():
         return True
     log.warning("%s is damaged: what starts from these weights has them trained again", path)
     return False
@@ -157,3 +197,8 @@ def _state_intact(path: Path) -> bool:
 
 def _state_path(directory: Path, stage: str, epoch: int) -> Path:
     return directory / "stages" / stage / f"{epoch}.pt"
+
+
+def _checksum_of(path: Path) -> Path:
+    """Where the checksum of weights is, or of what a training goes on from."""
+    return path.with_suffix(".sha256" if path.suffix == ".pt" else f"{HALTED}.sha256")

@@ -7,13 +7,15 @@ import logging
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from study import files
+from study.cells import Cells
+from study.plan import Stage
 from study.training import Hardware
 
 log = logging.getLogger(__name__)
@@ -34,13 +36,14 @@ class Timing:
     trials
         How many were read from it.
     setup, training, evaluation, writing
-        Seconds before the first minibatch, of training, of predictions and what is computed from them, and of writing.
+        Seconds before the first minibatch, of training, of predictions and what is computed from them, and of writing;
+        what stages did as one is shared out, so that the seconds of all add up to those of workers.
     reached
         Seconds of training at each epoch level, as (epoch, seconds).
     seconds
         Of everything.
     started, ended
-        Seconds since 1970.
+        Seconds since 1970; of a group, when it started and when this record was made.
     worker
         The process that trained it.
     """
@@ -113,6 +116,53 @@ class Stopwatch:
         if self._open:
             self.seconds[self._open[-1]] += now - self._since
         self._since = now
+
+
+def timing_of(
+    stage: Stage,
+    cells: Cells,
+    on: Hardware,
+    seconds: Mapping[str, float],
+    total: float,
+    watch: Stopwatch,
+    reached: Sequence[tuple[int, float]],
+) -> Timing:
+    """Return the record of a stage that has just ended.
+
+    Parameters
+    ----------
+    seconds
+        Of each part, of this stage alone.
+    total
+        Of everything.
+    watch
+        Since when it, or its group, was at work.
+    reached
+        Seconds of training at each epoch level.
+    """
+    scvi = stage.settings.scvi
+    return Timing(
+        key=stage.key,
+        kind=stage.kind,
+        hardware=on,
+        cells=cells.counts.shape[0],
+        genes=cells.counts.shape[1],
+        classes=len(cells.classes),
+        network=(scvi.n_layers, scvi.n_hidden, scvi.batch_size),
+        steps_per_epoch=stage.steps_per_epoch,
+        epochs=stage.training,
+        steps=stage.length,
+        trials=len(stage.trials),
+        setup=seconds.get("setup", 0.0),
+        training=seconds.get("training", 0.0),
+        evaluation=seconds.get("evaluation", 0.0),
+        writing=seconds.get("writing", 0.0),
+        reached=tuple(reached),
+        seconds=total,
+        started=watch.started,
+        ended=time.time(),
+        worker=worker_name(),
+    )
 
 
 def worker_name() -> str:

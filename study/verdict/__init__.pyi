@@ -9,6 +9,16 @@ from .collapses import find_collapses as find_collapses
 from .controls import FAIL as FAIL
 from .controls import control_frames as control_frames
 from .controls import judge_controls as judge_controls
+from .drift import MARGIN as MARGIN
+from .drift import STUDY as STUDY
+from .drift import A as A
+from .drift import B as B
+from .drift import ClassDrift as ClassDrift
+from .drift import difference_words as difference_words
+from .drift import drift_sentence as drift_sentence
+from .drift import find_drift as find_drift
+from .drift import needed_of as needed_of
+from .drift import overall as overall
 from .flips import PARTS as PARTS
 from .flips import REPLICATE as REPLICATE
 from .flips import Flips as Flips
@@ -22,6 +32,7 @@ from .precision import expected_precision as expected_precision
 from .sentences import ReplicateCost as ReplicateCost
 from .sentences import TradeOff as TradeOff
 from .sentences import Verdict as Verdict
+from .sentences import dominant_group as dominant_group
 from .sentences import judge as judge
 from .settled import look_words as look_words
 from .settled import open_questions as open_questions

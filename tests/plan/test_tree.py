@@ -182,3 +182,17 @@ def test_a_random_design_is_the_same_each_time_and_in_every_replicate() -> None:
     assert drawn[:5] == drawn[5:]
     assert len(set(drawn)) == 5
     assert drawn == [trial.levels for trial in trials_of(config, query_names(config.data))]
+
+
+def test_stages_are_alike_that_differ_in_replicate_or_in_numbers() -> None:
+    factors = (
+        "{scvi.dropout_rate: {levels: [0.0, 0.1, 0.3]}, scanvi.linear_classifier: {levels: [true, false]}, "
+        "scanvi.n_samples_per_label: {levels: [5, all]}, query: {levels: [asis, shallow]}}"
+    )
+    stages = planned(factors, "query_cells=30", replicates=2).stages
+    found = {kind: [one.likeness for one in stages if one.kind == kind] for kind in ("pretraining", "fine-tuning")}
+    # With dropout or without, for each query; and with each classifier.
+    assert {kind: (len(each), len(set(each))) for kind, each in found.items()} == {
+        "pretraining": (12, 4),
+        "fine-tuning": (48, 8),
+    }

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from types import ModuleType
 
+import psutil
 import pytest
 import ray
 from ray._private import accelerators, ray_constants, services, utils
@@ -85,6 +86,8 @@ def test_ray_starts_in_a_short_folder_where_the_name_of_its_own_is_too_long(
     with cluster(compose().resources):
         folder = Path(ray._private.worker.global_worker.node.get_session_dir_path())
         assert list((folder / "sockets").iterdir())
+        names = [" ".join(one.cmdline()) for one in psutil.Process().children(recursive=True)]
+        assert not [name for name in names if "ray::IDLE" in name], "Ray starts no workers that Tune does not use"
     assert not folder.exists()
     assert not list(tmp_path.iterdir())
 

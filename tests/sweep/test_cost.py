@@ -103,9 +103,11 @@ def test_records_of_other_studies_count_if_they_are_alike(tmp_path: Path) -> Non
     assert found.source == "stages of study 'newer'"
 
 
-@pytest.mark.parametrize("overrides", [(), ("scanvi.protocol=surgery", "scanvi.surgery_epochs=2")])
+@pytest.mark.parametrize(
+    "overrides", [(), ("scanvi.protocol=surgery", "scanvi.surgery_epochs=2"), ("resources.engine=gpu",)]
+)
 def test_calibrating_trains_a_few_steps_and_leaves_nothing(tmp_path: Path, overrides: tuple[str, ...]) -> None:
-    config, made = small(tmp_path, *overrides, replicates=1)
+    config, made = small(tmp_path, *overrides, replicates=2)
     found = predict_cost(config.directory, config.resources, made, pbmc(), made.stages, calibrating=True)
     assert found is not None
     assert 0 < found.shared < found.separate

@@ -17,8 +17,9 @@ from study.config.composition import compose, validate
 from study.config.values import dump
 from study.plan.split import split_cells
 from study.plan.tree import Plan, plan_study
+from study.training.building import State, state_of
 from study.training.hardware import Hardware
-from study.training.models import State, finetune, pretrain, state_of
+from study.training.models import finetune, pretrain
 from study.training.snapshot import Snapshot
 from study.trials.perform import perform
 from study.trials.probes import probe

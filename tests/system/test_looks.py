@@ -1,4 +1,4 @@
-"""A study that goes on until nothing is open: it looks when it is due, trains on for real, and resumes at its looks."""
+"""Studies that decide how far they go: they look when it is due, train on for real, and resume where they were."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import pytest
 
 from study.config.composition import compose
 from study.plan.split import split_cells
+from study.studies.growth import growth_of
 from study.studies.looks import taken_looks
 from study.studies.study import Study, open_study
 from study.trials.metrics import measure
 from study.trials.record import Predictions, Result
-from study.trials.store import write_result
+from study.trials.store import read_predictions, read_result, write_result
+from study.trials.timing import read_timings
 from tests.system.conftest import Workplace
 
 SPACE = """\
@@ -83,3 +85,39 @@ def test_what_is_open_is_trained_on_until_the_last_look(
     again = json.loads(workplace.call("run", *tiny(), "--json").stdout)
     assert (again["already"], again["trained"]) == (16, 0), "looks that are due are taken before anything is trained"
     assert taken_looks(config.directory, study.plan.factors) == (first, last)
+
+
+GROWING = """\
+name: tiny
+design: factorial
+factors:
+  query: {levels: [asis, shallow]}
+  scanvi.max_epochs: {levels: [1, 2, 4]}
+replicates: 2
+folds: 3
+controls: []
+"""
+
+
+def test_epochs_that_grow_give_what_epochs_as_stated_give(
+    workplace: Workplace, tiny: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two replicates leave it open whether epochs matter, so all are trained, each epoch once."""
+    (workplace.folder / "search_spaces" / "tiny.yaml").write_text(GROWING)
+    workplace.call("run", *tiny("budget=grow", "name=grown"))
+    workplace.call("run", *tiny("name=stated"))
+    monkeypatch.chdir(workplace.folder)
+    grown, stated = (open_study(compose(tiny(*more))) for more in (["budget=grow", "name=grown"], ["name=stated"]))
+    growth = growth_of(grown.config)
+    assert growth is not None and (growth.grown, growth.ended) == (3, True)
+    assert grown.plan.by_key.keys() == stated.plan.by_key.keys()
+    for key in stated.plan.by_key:
+        here, there = (read_predictions(one.config.directory, key) for one in (grown, stated))
+        assert (here.probabilities == there.probabilities).all(), key
+        one, other = (read_result(study.config.directory, key) for study in (grown, stated))
+        assert one is not None and other is not None and (one.curves, one.probes) == (other.curves, other.probes)
+    tuned = [one for one in read_timings(grown.config.directory) if one.kind == "fine-tuning"]
+    assert [one.epochs for one in tuned] == [2] * 4, "the last two of four epochs alone were trained then"
+    assert not list(grown.config.directory.rglob("*.halted*")), "nothing goes on from there any more"
+    page = (grown.config.directory / "report.html").read_text()
+    assert "Epochs grew to 4 of 1, 2, 4." in page

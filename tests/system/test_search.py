@@ -1,6 +1,7 @@
 """A search from its first candidate to its confirmation, on the real Ray, the real Optuna and the real MLflow."""
 
 import json
+import os
 
 import pytest
 
@@ -12,6 +13,7 @@ from study.studies.study import Study, most_of, open_study
 from study.training.hardware import Hardware
 from study.trials.perform import perform
 from study.trials.store import kept_states, read_all
+from study.trials.timing import read_timings
 from tests.system.conftest import SMALL, Workplace
 
 SPACE = """
@@ -45,6 +47,8 @@ def test_a_search_resumes_shares_and_confirms(workplace: Workplace) -> None:
     assert facts["trained"] == TRIALS
     assert len(workplace.runs()) == facts["trained"]
     assert {status for _, status in workplace.runs()} == {"FINISHED"}
+    workers = {one.worker for one in read_timings(folder)}
+    assert len(workers) <= (os.cpu_count() or 1), "workers are kept from round to round"
     tables = {path.name: path.read_bytes() for path in (folder / "tables").glob("c*.csv")}
     assert tables.keys() == {"candidates.csv", "confirmation.csv"}
     page = (folder / "report.html").read_text()

@@ -17,9 +17,10 @@ from study.config.study import StudyConfig
 from study.errors import InputError
 from study.plan.split import split_cells
 from study.training.batches import Batch, LabelledSplitter, Splitter, check_fits
+from study.training.building import State, build_scvi, joint_anndata, state_of
 from study.training.exact import lean_likelihoods
 from study.training.hardware import Hardware
-from study.training.models import State, build_scvi, finetune, joint_anndata, pretrain, state_of
+from study.training.models import finetune, pretrain
 from study.training.private import SubSampleLabels
 from study.training.snapshot import Snapshot
 from tests.made import TINY, few_cells

@@ -26,19 +26,21 @@ from study.cells.prepared import Cells
 from study.cells.sources import query_names
 from study.cells.twins import prepare
 from study.config.composition import compose
-from study.config.study import StudyConfig
 from study.plan.split import Split, split_cells
-from study.training.arguments import scanvi_arguments
+from study.training.building import State, build_scvi, joint_anndata, predict_probabilities, state_of
 from study.training.counts import Dense, OnDevice, Sparse, hold
 from study.training.draws import drawn_labelled
-from study.training.fused import Group, Member, Trained, train_together
+from study.training.fused import Trained, train_together
+from study.training.group import Group, Member
 from study.training.hardware import Hardware
-from study.training.members import cells_on, finetuning, pretraining
-from study.training.models import build_scvi, finetune, joint_anndata, predict_probabilities, pretrain, state_of
+from study.training.members import Asked, assemble, cells_on
+from study.training.models import finetune, pretrain
 from study.training.noise import noise_shapes
+from study.training.snapshot import ReadSnapshot, Snapshot, TrainingError
 from study.training.stacked import Minibatch, Stack, learned_names, losses, minibatch
 from tests.made import TINY, few_cells
 
+GPU = Hardware(engine="gpu")
 GENES, LABELS, BATCHES, CELLS = 40, 4, 3, 400
 RNG = np.random.default_rng(0)
 COUNTS = sp.csr_matrix(RNG.poisson(RNG.gamma(0.5, 1.5, size=(CELLS, GENES))).astype(np.float32))
@@ -174,9 +176,23 @@ def test_first_step_of_each_member_is_that_of_scvi_tools(
 
 
 @pytest.mark.parametrize("kind", [VAE, SCANVAE])
-@pytest.mark.parametrize("settings", [{"n_layers": 2}, {"dropout_rate": 0.0}, {"n_layers": 2, "norm": "layer"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"n_layers": 2},
+        {"dropout_rate": 0.0},
+        {"n_layers": 2, "norm": "layer"},
+        {"n_layers": 2, "deeply_inject_covariates": False, "var_activation": torch.nn.functional.softplus},
+        {"extra_encoder_kwargs": {"var_eps": 0.1}},
+    ],
+    ids=["deep", "no dropout", "deep, layer", "covariates once", "variance"],
+)
 def test_other_networks(kind: type[VAE], settings: dict[str, Any]) -> None:
     assert_same_step(kind, torch.float64, 1e-12, **settings)
+
+
+def test_a_classifier_of_its_own_size() -> None:
+    assert_same_step(SCANVAE, torch.float64, 1e-12, classifier_parameters={"n_layers": 2, "n_hidden": 7})
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -376,7 +392,16 @@ def test_a_minibatch_of_one_cell_is_refused() -> None:
     assert draws.size == 72, "as in `batches.LabelledBatches`"
 
 
-@pytest.mark.parametrize("settings", [{"dispersion": "gene-batch"}, {"encode_covariates": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dispersion": "gene-batch"},
+        {"encode_covariates": True},
+        {"log_variational": False},
+        {"extra_decoder_kwargs": {"use_activation": False}},
+    ],
+    ids=["dispersion", "covariates", "counts as they are", "no activation"],
+)
 def test_losses_that_are_not_computed_here_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="cannot train together"):
         trained([member_of(VAE, 0, **settings)])
@@ -407,15 +432,29 @@ def test_members_start_from_the_weights_and_cells_of_their_stages() -> None:
         kept: list[dict[str, Tensor]] = []
         pretrain(cells, parts, config, 3, [1], lambda s: kept.append(state_of(s.model)), Hardware())
         finetune(cells, parts, config, 3, [1], lambda s: kept.append(state_of(s.model)), Hardware(), kept[0])
-    for one, expected in zip(
-        [pretraining(cells, parts, config, 3), finetuning(cells, parts, config, 3, kept[0])],
-        started.values(),
-        strict=True,
+    for asked, expected in zip(
+        [Asked(parts, config, 3, [1]), Asked(parts, config, 3, [1], kept[0])], started.values(), strict=True
     ):
+        (one,) = assemble(cells, [asked], GPU).members
         found = [weight for weight in one.module.parameters() if weight.requires_grad]
         assert len(found) == len(expected) and all(map(torch.equal, found, expected))
         assert np.array_equal(one.rows, parts.train)
     assert one.samples == 5 and sorted(np.concatenate(list(one.labelled.values()))) == sorted(parts.labelled)
+
+
+def test_a_stage_by_itself_is_a_group_of_one() -> None:
+    """What `transfer` trains: each level is read, and a loss that is not finite is an error."""
+    cells, config = few_cells(), compose(TINY)
+    parts, kept, read = split_cells(cells, 0, 3, 128), list[State](), list[Snapshot]()
+    pretrain(cells, parts, config, 3, [1, 2], lambda snapshot: kept.append(state_of(snapshot.model)), GPU)
+    finetune(cells, parts, config, 3, [1, 3], read.append, GPU, kept[1])
+    assert len(kept) == 2 and not torch.equal(kept[0]["px_r"], kept[1]["px_r"])
+    assert [(one.epoch, len(one.curves["train_loss"])) for one in read] == [(1, 1), (3, 3)]
+    assert not any(part.training for part in read[1].model.module.modules())
+    broken = {**kept[1], "px_r": torch.full_like(kept[1]["px_r"], torch.nan)}
+    with pytest.raises(TrainingError, match="the training loss is nan in epoch 1"):
+        finetune(cells, parts, config, 3, [2], read.append, GPU, broken)
+    assert len(read) == 2
 
 
 def test_members_draw_no_cell_without_a_label() -> None:
@@ -424,7 +463,7 @@ def test_members_draw_no_cell_without_a_label() -> None:
     cells, config = replace(few_cells(), labels=labels), compose(TINY)
     parts = split_cells(cells, 0, 3, 128)
     state = state_of(build_scvi(joint_anndata(cells, parts), config.scvi))
-    one = finetuning(cells, parts, config, 3, state)
+    (one,) = assemble(cells, [Asked(parts, config, 3, [1], state)], GPU).members
     assert set(cells.unlabelled) <= set(one.rows)
     for name, rows in one.labelled.items():
         assert (labels[rows] == cells.classes.index(name)).all()
@@ -444,21 +483,10 @@ def test_cells_have_the_codes_that_scvi_tools_gives_them(made: str) -> None:
     assert torch.equal(everything, torch.from_numpy(cells.counts[:20].toarray()))
 
 
-def recalls(cells: Cells, states: Sequence[dict[str, Tensor]], settings: StudyConfig, parts: Split) -> np.ndarray:
-    """Recall of each class among held-out cells, shape (n_states, n_classes)."""
-    model = build_scvi(joint_anndata(cells, parts), settings.scvi)
-    model.is_trained_ = True
-    lvae = SCANVI.from_scvi_model(
-        model, unlabeled_category="Unknown", labels_key="label", **scanvi_arguments(settings.scanvi)
-    )
-    lvae.is_trained_ = True
-    truth, found = cells.labels[parts.held_out], []
-    for state in states:
-        lvae.module.load_state_dict(state)
-        lvae.module.eval()
-        called = predict_probabilities(lvae, cells).argmax(axis=1)[parts.held_out]
-        found.append([(called[truth == label] == label).mean() for label in range(len(cells.classes))])
-    return np.array(found)
+def recalls(called: Sequence[np.ndarray], cells: Cells, parts: Split) -> np.ndarray:
+    """Recall of each class among held-out cells, shape (n_trainings, n_classes)."""
+    truth, found = cells.labels[parts.held_out], [one[parts.held_out] for one in called]
+    return np.array([[(one[truth == label] == label).mean() for label in range(len(cells.classes))] for one in found])
 
 
 def test_recall_is_like_that_of_the_exact_engine() -> None:
@@ -466,15 +494,20 @@ def test_recall_is_like_that_of_the_exact_engine() -> None:
     cells, seeds = simulated(), range(4)
     config = compose([*TINY, "scvi.n_hidden=32", "scanvi.n_samples_per_label=20"])
     parts = split_cells(cells, 0, 3, 64)
-    exact: list[dict[str, Tensor]] = []
+    called: dict[str, list[np.ndarray]] = {"exact": [], "gpu": []}
+
+    def read(engine: str) -> ReadSnapshot:
+        return lambda snapshot: called[engine].append(predict_probabilities(snapshot.model, cells).argmax(axis=1))
+
     for seed in seeds:
-        kept: list[dict[str, Tensor]] = []
+        kept: list[State] = []
         pretrain(cells, parts, config, seed, [12], lambda s, a=kept: a.append(state_of(s.model)), Hardware())
-        finetune(cells, parts, config, seed, [8], lambda s: exact.append(state_of(s.model)), Hardware(), kept[0])
-    held, size = cells_on(cells, torch.device("cpu")), config.scvi.batch_size
-    first = train_together([pretraining(cells, parts, config, seed) for seed in seeds], held, [12], size)
-    members = [finetuning(cells, parts, config, seed, one.states[12]) for seed, one in zip(seeds, first, strict=True)]
-    fused = [one.states[8] for one in train_together(members, held, [8], size)]
-    one, other = (recalls(cells, states, config, parts) for states in (exact, fused))
+        finetune(cells, parts, config, seed, [8], read("exact"), Hardware(), kept[0])
+    first: dict[int, State] = {}
+    pretraining = assemble(cells, [Asked(parts, config, seed, [12]) for seed in seeds], GPU)
+    assert not pretraining.train(lambda at, snapshot: first.update({at: state_of(snapshot.model)}))
+    finetuning = assemble(cells, [Asked(parts, config, seed, [8], first[seed]) for seed in seeds], GPU)
+    assert not finetuning.train(lambda _, snapshot: read("gpu")(snapshot))
+    one, other = (recalls(each, cells, parts) for each in called.values())
     assert one.mean() > 0.6, "there is something to be like"
     assert np.abs(one.mean(axis=0) - other.mean(axis=0)).max() < 0.15

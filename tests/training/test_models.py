@@ -10,8 +10,9 @@ from study.cells.twins import prepare
 from study.config.composition import compose
 from study.config.study import StudyConfig
 from study.plan.split import Split, split_cells
+from study.training.building import State, joint_anndata, predict_probabilities, state_of
 from study.training.hardware import Hardware
-from study.training.models import State, finetune, joint_anndata, operate, predict_probabilities, pretrain, state_of
+from study.training.models import finetune, operate, pretrain
 from study.training.snapshot import Snapshot, TrainingError, undisturbed
 from tests.made import TINY, few_cells
 

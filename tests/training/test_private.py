@@ -31,8 +31,8 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from study.config.composition import compose
 from study.plan.audit import KL_WARMUP
 from study.plan.split import split_cells
-from study.training.fused import EPS, LR, WEIGHT_DECAY
-from study.training.models import build_scvi, joint_anndata
+from study.training.building import build_scvi, joint_anndata
+from study.training.group import EPS, LR, WEIGHT_DECAY
 from study.training.private import (
     MODULE_KEYS,
     SubSampleLabels,
