@@ -1,12 +1,7 @@
 """The commands, and a study in Python.
 
-<<<<<<< HEAD
-In the order of flow: options, folder, refusal, checking, recalls, pipeline, registering, detach, foresight, facts,
-progress, terminal, explained, notebook, diagnose, cli, entry.
-=======
 In the order of flow: options, folder, refusal, recalls, rounds, pipeline, registering, foresight, facts,
-progress, terminal, detach, explained, notebook, diagnose, compare, cli, entry.
->>>>>>> main
+progress, terminal, checking, detach, explained, notebook, diagnose, compare, cli, entry.
 """
 
 import lazy_loader

@@ -23,11 +23,8 @@ from study.commands.options import (
     Folder,
     Into,
     Json,
-<<<<<<< HEAD
-    OpenPage,
-=======
     Margin,
->>>>>>> main
+    OpenPage,
     OutcomeColumns,
     Overrides,
     Page,
@@ -93,14 +90,10 @@ def init(directory: Annotated[Path, typer.Argument(help="A new folder for your s
 )
 def check(overrides: Overrides = None, page: CheckPage = None, as_json: Json = False) -> None:
     """Is this data fit to study? Counts, labels, genes, depth and make-up of reference and queries."""
-    from study.commands.checking import check_study, write_page
+    from study.commands.checking import check_and_show
 
-    config = compose(overrides or [])
-    report = check_study(config)
     to = console(as_json)
-    show_frames(to, report.tables())
-    show_notes(to, "warning", report.warnings)
-    path = write_page(config, report, page)
+    report, path = check_and_show(to, compose(overrides or []), page)
     print_json(as_json, report.to_json() | {"page": str(path) if path else None})
     if report.problems:
         raise InputError("\n".join(report.problems))
@@ -267,11 +260,6 @@ def diagnose(
     print_json(as_json, {**found.to_json(), "reported": said})
 
 
-<<<<<<< HEAD
-@app.command(epilog=examples("scanvi-study ui --open", "scanvi-study ui tracking.port=5001"))
-def ui(overrides: Overrides = None, open_page: OpenPage = False) -> None:
-    """Serve MLflow on this machine (127.0.0.1), with a view of the trials of this study."""
-=======
 @app.command(epilog=examples("scanvi-study compare studies/before studies/after"))
 def compare(a: Folder, b: Folder, margin: Margin = 3.0, as_json: Json = False) -> None:
     """Do two studies of one design differ by more than chance? Exit code 0: no; 3: yes; 1: it cannot be told."""
@@ -284,10 +272,9 @@ def compare(a: Folder, b: Folder, margin: Margin = 3.0, as_json: Json = False) -
         raise typer.Exit(found.code)
 
 
-@app.command(epilog=examples("scanvi-study ui tracking.port=5001"))
-def ui(overrides: Overrides = None) -> None:
-    """Open MLflow on this machine (127.0.0.1) to compare the runs."""
->>>>>>> main
+@app.command(epilog=examples("scanvi-study ui --open", "scanvi-study ui tracking.port=5001"))
+def ui(overrides: Overrides = None, open_page: OpenPage = False) -> None:
+    """Serve MLflow on this machine (127.0.0.1), with a view of the trials of this study."""
     from study.tracking import serve
 
     if serve(compose(overrides or []), open_page):

@@ -1,11 +1,7 @@
 """What is finished, explained: tables, the HTML page, and pictures for notebooks.
 
-<<<<<<< HEAD
-In the order of flow: finished, analysis, charts, described, embedding, sections, page, diagnosed, checked, output,
-plots.
-=======
-In the order of flow: finished, analysis, onward, charts, embedding, sections, page, diagnosed, output, plots.
->>>>>>> main
+In the order of flow: finished, analysis, onward, charts, described, embedding, sections, page, diagnosed, checked,
+output, plots.
 """
 
 import lazy_loader

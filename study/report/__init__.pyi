@@ -2,7 +2,6 @@ from .analysis import Analysis as Analysis
 from .analysis import Attributed as Attributed
 from .analysis import analyse as analyse
 from .analysis import explain as explain
-from .analysis import take_look as take_look
 from .checked import render_check as render_check
 from .diagnosed import render_diagnosis as render_diagnosis
 from .finished import Finished as Finished
@@ -10,6 +9,7 @@ from .finished import of_whole_replicates as of_whole_replicates
 from .finished import read_finished as read_finished
 from .finished import read_some as read_some
 from .finished import whole_results as whole_results
+from .onward import calls_for_more as calls_for_more
 from .output import write_report as write_report
 from .plots import plot_confusion as plot_confusion
 from .plots import plot_effects as plot_effects
