@@ -37,12 +37,15 @@ def served(finished: Workplace) -> Iterator[tuple[str, Path]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "study", "ui", *SMALL, f"tracking.port={port}"]
-    said = finished.folder / "ui.log"
+    command = [sys.executable, "-m", "study", "ui", "--open", *SMALL, f"tracking.port={port}"]
+    said, opens = finished.folder / "ui.log", finished.folder / "opens"
+    opens.write_text('#!/bin/sh\necho "$1" > "$0.ed"\n')  # for a browser: the address is kept
+    opens.chmod(0o755)
+    environment = {**finished.environment, "BROWSER": str(opens)}
     quiet = {"stdout": subprocess.DEVNULL, "text": True, "start_new_session": True}
     with (
         said.open("w") as log,
-        subprocess.Popen(command, cwd=finished.folder, env=finished.environment, stderr=log, **quiet) as server,
+        subprocess.Popen(command, cwd=finished.folder, env=environment, stderr=log, **quiet) as server,
     ):
         try:
             where = f"http://127.0.0.1:{port}"
@@ -152,12 +155,15 @@ def test_trials_are_compared_in_parallel_coordinates_over_the_factors(table: Vis
     expect(page.locator(".parcoords .axis-title")).to_have_text([*FACTORS, re.compile("heldout/")])
 
 
-def test_the_link_that_ui_prints_shows_factors_and_recalls_of_the_trials(browser: Browser, printed: str) -> None:
+def test_the_link_that_ui_prints_shows_factors_and_recalls_of_the_trials(
+    browser: Browser, printed: str, finished: Workplace
+) -> None:
     address = next(
         line.partition(": ")[2] for line in printed.splitlines() if line.startswith("Trials of pbmc68k-tiny")
     )
     report = next(line.partition(": ")[2] for line in printed.splitlines() if line.startswith("Report: "))
     assert urllib.request.urlopen(report).read(15) == b"<!doctype html>"
+    assert (finished.folder / "opens.ed").read_text().strip() == address
     with visit(browser, address, width=2000) as here:
         here.page.set_default_timeout(PATIENCE)
         expect(count(here.page)).to_have_text("16 matching runs")
