@@ -199,6 +199,27 @@ def explain(study: Study, done: Finished, outcomes: Sequence[str]) -> Attributed
     InputError
         If the study is a search.
     """
+    found = attribute(study, done, outcomes)
+    if found is None:
+        return None
+    look, counts, attribution = found
+    taken = taken_looks(study.config.directory, study.plan.factors)
+    cost, later = _replicate_cost(study), look_after(0, (*taken, look)).level
+    verdicts = tuple(judge(attribution, outcome, cost, later) for outcome in outcomes)
+    told = look_words(look, taken, study.config.space.declared)
+    return Attributed(look, told, counts, attribution, verdicts)
+
+
+def attribute(
+    study: Study, done: Finished, outcomes: Sequence[str]
+) -> tuple[Look, pd.DataFrame, StudyAttribution] | None:
+    """Return the look that a study is at, the table of it, and what explains that; None where no replicate is whole.
+
+    Raises
+    ------
+    InputError
+        If the study is a search.
+    """
     if study.search is not None:
         raise InputError(NOT_EXPLAINED)
     used = of_whole_replicates(study.plan, done.results, done.failures_of(study.plan))
@@ -208,13 +229,9 @@ def explain(study: Study, done: Finished, outcomes: Sequence[str]) -> Attributed
         used = {key: one for key, one in used.items() if study.plan.by_key[key].replicate.index in whole}
     if not used:
         return None
-    taken = taken_looks(study.config.directory, study.plan.factors)
-    look = look_after(len(whole), taken, declared)
+    look = look_after(len(whole), taken_looks(study.config.directory, study.plan.factors), declared)
     counts = count_frame(study.plan, used, outcomes)
-    attribution = attribute_study(counts, study.plan.factors, strata_of(study), level=look.level)
-    cost, later = _replicate_cost(study), look_after(0, (*taken, look)).level
-    verdicts = tuple(judge(attribution, outcome, cost, later) for outcome in outcomes)
-    return Attributed(look, look_words(look, taken, declared), counts, attribution, verdicts)
+    return look, counts, attribute_study(counts, study.plan.factors, strata_of(study), level=look.level)
 
 
 def _replicate_cost(study: Study) -> ReplicateCost | None:

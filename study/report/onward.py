@@ -9,7 +9,7 @@ import pandas as pd
 
 from study.attribution import Effect, StudyAttribution, attribute_study, last_look
 from study.config import GROWING
-from study.report.analysis import explain
+from study.report.analysis import attribute
 from study.report.finished import Finished, of_whole_replicates, read_finished
 from study.studies import MOVES, Growth, Study, growth_of, keep_growth, keep_look, strata_of
 from study.trials import MACRO, count_frame, forget_halted
@@ -35,14 +35,14 @@ def calls_for_more(study: Study) -> bool:
 def _look(study: Study, done: Finished) -> bool:
     """Take a declared look; return whether something is open that later ones may tell."""
     declared = study.config.space.declared
-    found = explain(study, done, study.config.outcomes) if declared else None
-    if found is None:
+    found = attribute(study, done, study.config.outcomes) if declared else None
+    # Fewer replicates than were called for: in some every trial failed, and to look again would change nothing.
+    if found is None or found[0].replicates < study.plan.replicates:
         return False
+    look, _, attribution = found
     last = last_look(declared)
-    open_ones: tuple[str, ...] = ()
-    if found.look.replicates < last.replicates:
-        open_ones = open_questions(found.attribution, _asked(study), last)
-    keep_look(study.config.directory, study.plan.factors, replace(found.look, open=open_ones))
+    open_ones = open_questions(attribution, _asked(study), last) if look.replicates < last.replicates else ()
+    keep_look(study.config.directory, study.plan.factors, replace(look, open=open_ones))
     return bool(open_ones)
 
 

@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from study.attribution.looks import Look
 from study.errors import InputError
 from study.report.onward import calls_for_more
 from study.studies.growth import NAME, growth_of
+from study.studies.looks import keep_look
 from study.studies.study import Study, looked_at
 from study.trials.record import Predictions
-from study.trials.store import write_result
+from study.trials.store import write_failure, write_result
 from tests.scenes import Scene, scene
 
 
@@ -67,3 +69,17 @@ def test_epochs_that_matter_are_followed_by_more(tmp_path: Path) -> None:
     (study.config.directory / NAME).write_text("{}")
     with pytest.raises(InputError, match="does not record epochs"):
         looked_at(study)
+
+
+def test_replicates_that_fail_end_a_study_that_goes_on(tmp_path: Path) -> None:
+    """All trials of the later replicates failed: the earlier ones, looked at again, would call for them for ever."""
+    made = scene(replicates="auto", looks=[3, 5])
+    study = looked_at(replace(made.study, config=made.config.model_copy(update={"root": tmp_path})))
+    finish(study, made)
+    keep_look(study.config.directory, study.plan.factors, Look(3, 0.02, open=("something",)))
+    study = looked_at(study)
+    assert study.plan.replicates == 5
+    for trial in study.plan.trials:
+        if trial.replicate.index > 2:
+            write_failure(study.config.directory, trial.key, "out of memory")
+    assert not calls_for_more(study)
