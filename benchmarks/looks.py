@@ -160,7 +160,7 @@ def _auto(correct: Floats, layout: Layout, world: World, declared: Sequence[int]
     taken: list[Look] = []
     wrong = False
     for k in declared:
-        look = look_after(k, taken, declared)
+        look = look_after(k, taken, declared[-1])
         taken.append(look)
         found = attributed(correct, layout, look)
         told = judged(found, world, k)

@@ -35,6 +35,8 @@ from .looks import last_look as last_look
 from .looks import look_after as look_after
 from .moderation import both_df as both_df
 from .moderation import ratio_df as ratio_df
+from .tables import FEW as FEW
 from .tables import MIN_SUPPORT as MIN_SUPPORT
 from .tables import ClassTable as ClassTable
 from .tables import class_table as class_table
+from .tables import replicates_of_few as replicates_of_few

@@ -1,9 +1,8 @@
 """Looks: who looks again after more replicates, and stops when it pleases, errs more often. What each look may use.
 
-Of the 5% of studies that may name something falsely, looks that are declared beforehand share `PART` in proportion to
-the replicates (spending functions: Lan & DeMets 1983). A look that nobody declared, a first one too, uses `PART` of
-what is left, so that something always is. The levels of all looks are simply added up, which holds however alike
-looks are.
+Of the 5% of studies that may name something falsely, looks on the way to a last one share `PART` of what is left in
+proportion to the replicates (spending functions: Lan & DeMets 1983); a look that nobody declared is its own last one.
+So something is always left. The levels of all looks are simply added up, which holds however alike looks are.
 """
 
 from __future__ import annotations
@@ -14,8 +13,6 @@ from dataclasses import dataclass
 from study.attribution.correction import SIGNIFICANT
 
 PART = 0.8
-# Of a look for which nothing is left.
-TINY = 1e-9
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Look:
     open: tuple[str, ...] | None = None
 
 
-def look_after(replicates: int, taken: Sequence[Look], declared: Sequence[int] = ()) -> Look:
+def look_after(replicates: int, taken: Sequence[Look], most: int = 0) -> Look:
     """Return the look after some replicates: as it was taken, or with the error that it may use.
 
     Parameters
@@ -46,22 +43,21 @@ def look_after(replicates: int, taken: Sequence[Look], declared: Sequence[int] =
         After how many.
     taken
         Earlier looks.
-    declared
-        After how many replicates looks were declared, in order; empty if none were.
+    most
+        How many replicates were called for, or are declared to be the most; 0 where nobody said.
     """
     for look in taken:
         if look.replicates == replicates:
             return look
-    used = sum(look.level for look in taken)
-    level = PART * (SIGNIFICANT - used)
-    if replicates in declared:
-        level = PART * SIGNIFICANT * replicates / declared[-1] - used
-    return Look(replicates, max(level, TINY))
+    left = SIGNIFICANT - sum(look.level for look in taken)
+    before = max((look.replicates for look in taken if look.replicates < replicates), default=0)
+    return Look(replicates, PART * left * (replicates - before) / (max(most, replicates) - before))
 
 
-def last_look(declared: Sequence[int]) -> Look:
+def last_look(declared: Sequence[int], taken: Sequence[Look] = ()) -> Look:
     """Return the last of declared looks, with the error that it may use if all before it are taken."""
-    taken: list[Look] = []
+    every = list(taken)
     for count in declared:
-        taken.append(look_after(count, taken, declared))
-    return taken[-1]
+        look = look_after(count, every, declared[-1])
+        every += [look] if look not in every else []
+    return look_after(declared[-1], every)

@@ -148,12 +148,17 @@ def reason_not_to(table: ClassTable, layout: Layout) -> str:
 
 def _too_few(table: ClassTable) -> str:
     """Return what a class with few cells lacks for effects, in words; empty if it has it."""
-    least, mean, replicates = int(np.nanmin(table.total)), table.support, len(table.correct)
+    least, mean = int(np.nanmin(table.total)), table.support
     found = f"too few cells: {mean:.0f} on average; {MIN_SUPPORT} are needed for shares"
     if least < FEW:
         return f"{found}, and {FEW} in every trial for effects (the fewest: {least})"
-    enough = max(FEW_REPLICATES, int(np.ceil(FEW_TOGETHER / mean)))
-    return "" if replicates >= enough else f"{found}, and {enough} replicates of so few for effects"
+    enough = replicates_of_few(mean)
+    return "" if len(table.correct) >= enough else f"{found}, and {enough} replicates of so few for effects"
+
+
+def replicates_of_few(support: float) -> int:
+    """Return how many replicates a class with so few cells needs to have effects."""
+    return max(FEW_REPLICATES, int(np.ceil(FEW_TOGETHER / support)))
 
 
 def missing_not_at_random(present: NDArray[np.bool_], layout: Layout) -> str:

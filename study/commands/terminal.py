@@ -72,6 +72,10 @@ def show_plan(to: Console, study: Study) -> None:
         f"({plan.epochs_separate / plan.epochs_shared:.1f} times fewer; optimiser steps "
         f"{plan.steps_separate / plan.steps_shared:.1f} times)."
     )
+    if study.config.budget == "grow":
+        to.print(
+            "Epochs grow: trained are two levels of scanvi.max_epochs, and more while they matter. This is the most."
+        )
     show_notes(to, "note", plan.notes)
 
 
@@ -195,6 +199,8 @@ def show_analysis(to: Console, analysis: Analysis, page: Path) -> None:
         for reason, names in left.items():
             to.print(f"{', '.join(names)}: {reason}", markup=False)
         to.print(f"{one.sentence}\n", markup=False)
+    if not analysis.verdicts and analysis.search is None:
+        to.print("Nothing can be said yet: too few replicates are whole, or fewer than the first look needs.\n")
     for sentence in (*analysis.looked, *analysis.fallen):
         to.print(f"{sentence}\n", markup=False)
     if not analysis.trust and analysis.search is None:

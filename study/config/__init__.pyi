@@ -22,6 +22,7 @@ from .study import StudyConfig as StudyConfig
 from .study import Tracking as Tracking
 from .values import YARDSTICKS as YARDSTICKS
 from .values import Level as Level
+from .values import Model as Model
 from .values import Outcome as Outcome
 from .values import dump as dump
 from .values import written as written

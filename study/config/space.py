@@ -197,7 +197,12 @@ class SearchSpace(Model):
                 "their number"
             )
         if not auto and (self.looks, self.settle) != (None, None):
-            raise ValueError("'looks' and 'settle' belong to 'replicates: auto': leave them out, or say that")
+            raise ValueError(
+                "'looks' and 'settle' belong to 'replicates: auto': say that, or leave them out, as in "
+                "'space.looks=null space.settle=null'"
+            )
+        if self.settle is not None and len(set(self.settle)) != max(1, len(self.settle)):
+            raise ValueError(f"settle {written(self.settle)} must name at least one class, and each once")
         if self.looks is not None and (not self.looks or list(self.looks) != sorted(set(self.looks))):
             raise ValueError(
                 f"looks {written(self.looks)} must be numbers of replicates that grow, as in [3, 5, 8, 12]"

@@ -124,11 +124,12 @@ class StudyConfig(Settings):
         if self.budget != "grow":
             return self
         levels = space.factors[GROWING].levels if GROWING in space.factors else None
-        grows = isinstance(levels, tuple) and list(levels) == sorted(levels) and len(levels) > 2
+        whole = [level for level in levels if type(level) is int] if isinstance(levels, tuple) else []
+        grows = len(whole) > 2 and whole == sorted(whole) and whole == list(levels or ())
         if space.design != "factorial" or self.scanvi.protocol != "joint" or not grows:
             raise ValueError(
                 f"'budget: grow' trains more epochs while they matter: it needs 'design: factorial', joint training, "
-                f"and a factor {GROWING} with three or more levels that grow, found levels {written(levels)}"
+                f"and a factor {GROWING} with three or more levels, whole numbers that grow, found {written(levels)}"
             )
         return self
 

@@ -13,7 +13,6 @@ import pandas as pd
 
 from study.attribution import Look, StudyAttribution, attribute_study, look_after
 from study.cells import DataReport, check_data
-from study.config import Crossed
 from study.errors import InputError
 from study.plan import Plan
 from study.report.finished import Finished, of_whole_replicates
@@ -203,8 +202,8 @@ def explain(study: Study, done: Finished, outcomes: Sequence[str]) -> Attributed
     if found is None:
         return None
     look, counts, attribution = found
-    taken = taken_looks(study.config.directory, study.plan.factors)
-    cost, later = _replicate_cost(study), look_after(0, (*taken, look)).level
+    taken = taken_looks(study.config, study.plan.factors)
+    cost, later = _replicate_cost(study), look_after(look.replicates + 1, (*taken, look)).level
     verdicts = tuple(judge(attribution, outcome, cost, later) for outcome in outcomes)
     told = look_words(look, taken, study.config.space.declared)
     return Attributed(look, told, counts, attribution, verdicts)
@@ -229,15 +228,15 @@ def attribute(
         used = {key: one for key, one in used.items() if study.plan.by_key[key].replicate.index in whole}
     if not used:
         return None
-    look = look_after(len(whole), taken_looks(study.config.directory, study.plan.factors), declared)
+    look = look_after(len(whole), taken_looks(study.config, study.plan.factors), study.config.space.passes)
     counts = count_frame(study.plan, used, outcomes)
     return look, counts, attribute_study(counts, study.plan.factors, strata_of(study), level=look.level)
 
 
 def _replicate_cost(study: Study) -> ReplicateCost | None:
-    """What one more replicate of the table trains; unknown where replicates are seeds crossed with folds."""
-    if isinstance(study.config.space.replicates, Crossed):
-        return None  # more of them is a choice between seeds and folds
+    """What one more replicate of the table trains; unknown unless replicates are a number."""
+    if not isinstance(study.config.space.replicates, int):
+        return None  # more of them is a choice between seeds and folds, or of another last look
     keys = {key for trial in study.plan.trials for key, _ in trial.chain}
     stages = [stage for stage in study.plan.stages if stage.key in keys]
     steps = sum(stage.length for stage in stages)

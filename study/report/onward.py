@@ -11,7 +11,7 @@ from study.attribution import Effect, StudyAttribution, attribute_study, last_lo
 from study.config import GROWING
 from study.report.analysis import attribute
 from study.report.finished import Finished, of_whole_replicates, read_finished
-from study.studies import MOVES, Growth, Study, growth_of, keep_growth, keep_look, strata_of
+from study.studies import MOVES, Growth, Study, growth_of, keep_growth, keep_look, strata_of, taken_looks
 from study.trials import MACRO, count_frame, forget_halted
 from study.verdict import dominant_group, open_questions
 
@@ -40,9 +40,9 @@ def _look(study: Study, done: Finished) -> bool:
     if found is None or found[0].replicates < study.plan.replicates:
         return False
     look, _, attribution = found
-    last = last_look(declared)
+    last = last_look(declared, taken_looks(study.config, study.plan.factors))
     open_ones = open_questions(attribution, _asked(study), last) if look.replicates < last.replicates else ()
-    keep_look(study.config.directory, study.plan.factors, replace(look, open=open_ones))
+    keep_look(study.config, study.plan.factors, replace(look, open=open_ones))
     return bool(open_ones)
 
 

@@ -20,7 +20,7 @@ def write_report(study: Study, analysis: Analysis, command: str = "") -> Path:
     """
     directory = study.config.directory
     if analysis.looked and analysis.attributed:
-        keep_look(directory, study.plan.factors, analysis.attributed.look)
+        keep_look(study.config, study.plan.factors, analysis.attributed.look)
     for name, frame in analysis.frames(study.plan).items():
         files.write(directory / "tables" / f"{name}.csv", frame.to_csv(index=False).encode())
     path = directory / "report.html"

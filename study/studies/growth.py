@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from study import files
-from study.config import GROWING, Level, StudyConfig, written
+from study.config import GROWING, StudyConfig, written
 from study.errors import InputError
 
 NAME = "epochs.json"
@@ -16,7 +20,7 @@ FIRST = 2  # levels: with one there is nothing to compare
 MOVES = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(strict=True, allow_inf_nan=False, extra="forbid"))
 class Growth:
     """How far epochs have grown.
 
@@ -32,8 +36,8 @@ class Growth:
         What the last of them changed, in points of the mean of all classes, with its interval; None if not known.
     """
 
-    levels: tuple[Level, ...]
-    grown: int = FIRST
+    levels: tuple[int, ...]
+    grown: Annotated[int, Field(ge=FIRST)] = FIRST
     ended: bool = False
     points: float | None = None
     lower: float | None = None
@@ -55,6 +59,9 @@ class Growth:
         return f"{text}{why}; what was trained beyond {written(here[-2])} is {spent:.0%} of all optimiser steps."
 
 
+RECORD = TypeAdapter(Growth)
+
+
 def growth_of(config: StudyConfig) -> Growth | None:
     """Return how far the epochs of a study have grown; None of a study whose epochs do not.
 
@@ -63,23 +70,22 @@ def growth_of(config: StudyConfig) -> Growth | None:
     InputError
         If the record cannot be read.
     """
-    levels = config.space.factors[GROWING].levels if config.budget == "grow" else None
-    if not isinstance(levels, tuple):
+    declared = config.space.factors[GROWING].levels if config.budget == "grow" else None
+    if not isinstance(declared, tuple):
         return None
+    levels = tuple(level for level in declared if isinstance(level, int))  # as its factor has been found to be
     path = config.directory / NAME
     if not path.is_file():
         return Growth(levels)
     try:
-        found = json.loads(path.read_text())
-        kept = Growth(**{**found, "levels": tuple(found["levels"])})
-        if not FIRST <= kept.grown <= len(kept.levels):
-            raise ValueError(f"grown to {kept.grown} of {len(kept.levels)} levels")
-    except (ValueError, KeyError, TypeError) as error:
+        kept = RECORD.validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
         raise InputError(
-            f"{path} does not record epochs that grow ({type(error).__name__}: {error}). Restore or remove it: "
-            "then they are judged anew, and nothing is trained again."
+            f"{path} does not record epochs that grow ({'.'.join(map(str, first['loc'])) or 'as a whole'}: "
+            f"{first['msg']}). Restore or remove it: then they are judged anew, and nothing is trained again."
         ) from None
-    return kept if kept.levels == levels else Growth(levels)
+    return kept if kept.levels == levels and kept.grown <= len(levels) else Growth(levels)
 
 
 def keep_growth(directory: Path, growth: Growth) -> None:

@@ -10,11 +10,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from study import files
-from study.attribution import Look
-from study.config import SearchSpace, StudyConfig, written
+from study.attribution import SIGNIFICANT, Look
+from study.config import Model, SearchSpace, Settings, StudyConfig, dump, written
 from study.errors import InputError
 from study.plan import Factor, factors_of
 from study.studies.growth import at_epochs, growth_of
@@ -22,7 +24,18 @@ from study.studies.growth import at_epochs, growth_of
 NAME = "looks.json"
 
 
-def taken_looks(directory: Path, factors: Sequence[Factor]) -> tuple[Look, ...]:
+class _Kept(Model):
+    """A look as it is recorded."""
+
+    replicates: Annotated[int, Field(strict=True, ge=2, le=1_000_000)]
+    level: Annotated[float, Field(strict=True, gt=0, le=SIGNIFICANT)]
+    open: tuple[str, ...] | None
+
+
+RECORD = TypeAdapter(dict[str, list[_Kept]])
+
+
+def taken_looks(config: StudyConfig, factors: Sequence[Factor]) -> tuple[Look, ...]:
     """Return the looks at a design that a study's folder records.
 
     Raises
@@ -30,15 +43,15 @@ def taken_looks(directory: Path, factors: Sequence[Factor]) -> tuple[Look, ...]:
     InputError
         If the record cannot be read.
     """
-    found = _read(directory / NAME).get(_design(factors), [])
-    return tuple(Look(one["replicates"], one["level"], _tuple(one["open"])) for one in found)
+    return tuple(Look(one.replicates, one.level, one.open) for one in _read(config).get(_design(config, factors), []))
 
 
-def keep_look(directory: Path, factors: Sequence[Factor], look: Look) -> None:
+def keep_look(config: StudyConfig, factors: Sequence[Factor], look: Look) -> None:
     """Record a look, in the place of an earlier one after as many replicates."""
-    kept = [one for one in taken_looks(directory, factors) if one.replicates != look.replicates]
-    every = _read(directory / NAME) | {_design(factors): [asdict(one) for one in (*kept, look)]}
-    files.write(directory / NAME, json.dumps(every, indent=1).encode())
+    kept = [one for one in taken_looks(config, factors) if one.replicates != look.replicates]
+    every = {name: [dump(one) for one in looks] for name, looks in _read(config).items()}
+    every[_design(config, factors)] = [asdict(one) for one in (*kept, look)]
+    files.write(config.directory / NAME, json.dumps(every, indent=1).encode())
 
 
 def at_look(config: StudyConfig, queries: Sequence[str]) -> StudyConfig:
@@ -46,12 +59,12 @@ def at_look(config: StudyConfig, queries: Sequence[str]) -> StudyConfig:
 
     A study with a number of replicates, and of levels, is as it says. Epochs grow before the first look.
     """
-    config, declared = at_epochs(config, growth_of(config)), config.space.declared
+    grown, declared = at_epochs(config, growth_of(config)), config.space.declared
     if not declared:
-        return config
-    taken = taken_looks(config.directory, factors_of(config.space, queries))
+        return grown
+    taken = taken_looks(config, factors_of(grown.space, queries))
     passed = {look.replicates for look in taken if look.open}
-    return with_replicates(config, next((count for count in declared if count not in passed), declared[-1]))
+    return with_replicates(grown, next((count for count in declared if count not in passed), declared[-1]))
 
 
 def with_replicates(config: StudyConfig, replicates: int) -> StudyConfig:
@@ -60,25 +73,23 @@ def with_replicates(config: StudyConfig, replicates: int) -> StudyConfig:
     return config.model_copy(update={"space": space})
 
 
-def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
+def _read(config: StudyConfig) -> dict[str, list[_Kept]]:
+    path: Path = config.directory / NAME
     if not path.is_file():
         return {}
     try:
-        found: dict[str, list[dict[str, Any]]] = json.loads(path.read_text())
-        for look in (look for looks in found.values() for look in looks):
-            Look(int(look["replicates"]), float(look["level"]), _tuple(look["open"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return RECORD.validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
         raise InputError(
-            f"{path} does not record looks at a study ({type(error).__name__}: {error}). Restore or remove it: then "
-            "earlier looks are not counted."
+            f"{path} does not record looks at a study ({'.'.join(map(str, first['loc'])) or 'as a whole'}: "
+            f"{first['msg']}). Restore or remove it: then earlier looks are not counted."
         ) from None
-    return found
 
 
-def _tuple(open_ones: list[str] | None) -> tuple[str, ...] | None:
-    return None if open_ones is None else tuple(open_ones)
-
-
-def _design(factors: Sequence[Factor]) -> str:
-    """What varies, as text: looks at another design in the same folder are none at this one."""
-    return " x ".join(f"{one.name}({', '.join(map(written, one.levels)) or one.domain})" for one in factors)
+def _design(config: StudyConfig, factors: Sequence[Factor]) -> str:
+    """What varies and what does not, as text: looks at another design in the same folder are none at this one."""
+    varies = " x ".join(f"{one.name}({', '.join(map(written, one.levels)) or one.domain})" for one in factors)
+    fixed = config.model_dump(mode="json", include=set(Settings.model_fields) - {"budget"})
+    fixed |= {"data": config.data.name, "folds": config.space.n_folds, "engine": config.resources.engine}
+    return f"{varies}, else {files.sha256(json.dumps(fixed, sort_keys=True).encode())[:12]}"

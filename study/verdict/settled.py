@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from study.attribution import SIGNIFICANT, Attribution, Effect, Layout, Look, StudyAttribution, layout_of
+from study.attribution import (
+    FEW,
+    MIN_SUPPORT,
+    SIGNIFICANT,
+    Attribution,
+    Effect,
+    Layout,
+    Look,
+    StudyAttribution,
+    layout_of,
+    replicates_of_few,
+)
 from study.verdict.assurance import will_be_real, will_settle
 from study.verdict.power import family_size
 from study.verdict.sentences import dominant_group
@@ -36,6 +47,8 @@ def open_questions(study: StudyAttribution, asked: Sequence[str], last: Look) ->
 
 def _open_of(found: Attribution, layout: Layout, last: Look, tests: float) -> list[str]:
     where, left = class_words(found.class_name), []
+    if FEW <= found.support < MIN_SUPPORT and found.replicates < replicates_of_few(found.support) <= last.replicates:
+        left.append(f"effects in {where}, which has few cells")
     if found.shares and _may_settle(found, layout, last):
         left.append(f"what single runs differ by most in {where}")
     left += [_whether(effect, where) for effect in found.effects if _may_be_real(effect, found, last, tests)]
@@ -80,9 +93,9 @@ def look_words(look: Look, taken: Sequence[Look], declared: Sequence[int]) -> st
     if not declared:
         return text
     further = [count for count in declared if count > look.replicates]
-    if look.open:
+    if look.open and further:
         return f"{text} It goes on: open is {'; '.join(look.open)}."
-    if look.open is not None and further:
+    if look.open == () and further:
         return f"{text} It ended here, before {declared[-1]} replicates: nothing is open that these are likely to tell."
     return text if not further else f"{text} Declared are looks after {', '.join(map(str, declared))}."
 

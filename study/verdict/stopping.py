@@ -71,7 +71,7 @@ def _ended(eta: Floats, layout: Layout, declared: Sequence[int]) -> int:
     """Return after how many replicates a study ends."""
     taken: list[Look] = []
     for count in declared[:-1]:
-        taken.append(look_after(count, taken, declared))
+        taken.append(look_after(count, taken, declared[-1]))
         total, index = np.full((count, layout.cells), CELLS), np.arange(count)
         table = ClassTable(total * special.expit(eta[:count]), total, index, index)
         found = attribute_tables({(OUTCOME, MACRO): table}, layout, level=taken[-1].level)

@@ -7,27 +7,44 @@ import pytest
 
 from study.attribution.looks import Look
 from study.errors import InputError
-from study.plan.factors import Factor
 from study.studies.looks import NAME, at_look, keep_look, taken_looks
 from tests.scenes import scene
 
-FACTORS = (Factor("query", ("first", "second"), "data"),)
-
 
 def test_a_record_replaces_a_look_and_keeps_other_designs(tmp_path: Path) -> None:
-    other = (replace(FACTORS[0], levels=("first", "third")),)
-    keep_look(tmp_path, FACTORS, Look(3, 0.04))
-    keep_look(tmp_path, other, Look(5, 0.04))
-    keep_look(tmp_path, FACTORS, Look(3, 0.04, open=("something",)))
-    assert taken_looks(tmp_path, FACTORS) == (Look(3, 0.04, open=("something",)),)
-    assert taken_looks(tmp_path, other) == (Look(5, 0.04),), "no look at the first design"
+    made = scene()
+    config, factors = made.config.model_copy(update={"root": tmp_path}), made.plan.factors
+    other = (replace(factors[0], levels=("first", "third")), *factors[1:])
+    keep_look(config, factors, Look(3, 0.04))
+    keep_look(config, other, Look(5, 0.04))
+    keep_look(config, factors, Look(3, 0.04, open=("something",)))
+    assert taken_looks(config, factors) == (Look(3, 0.04, open=("something",)),)
+    assert taken_looks(config, other) == (Look(5, 0.04),), "no look at the first design"
+    wider = config.model_copy(update={"scvi": config.scvi.model_copy(update={"n_latent": 5})})
+    assert taken_looks(wider, factors) == (), "other settings are another study"
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"a": [{"replicates": 3}]}', '{"a": 5}', "null"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", "[]", "null", '{"a": 5}', "[" * 100_000, '{"a": [{"replicates": 3}]}'),
+        *(
+            '{"a": [{"replicates": "3", "level": 0.04, "open": null}]}',
+            '{"a": [{"replicates": 3, "level": NaN, "open": []}]}',
+        ),
+        *(
+            '{"a": [{"replicates": 3, "level": 2.0, "open": []}]}',
+            '{"a": [{"replicates": 3, "level": 0.04, "open": "x"}]}',
+        ),
+    ],
+)
 def test_a_record_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
-    (tmp_path / NAME).write_text(text)
+    made = scene()
+    config = made.config.model_copy(update={"root": tmp_path})
+    config.directory.mkdir(parents=True)
+    (config.directory / NAME).write_text(text)
     with pytest.raises(InputError, match=r"looks\.json does not record looks"):
-        taken_looks(tmp_path, FACTORS)
+        taken_looks(config, made.plan.factors)
 
 
 def test_a_study_goes_from_look_to_look_until_nothing_is_open(tmp_path: Path) -> None:
@@ -41,9 +58,9 @@ def test_a_study_goes_from_look_to_look_until_nothing_is_open(tmp_path: Path) ->
         return found
 
     assert now() == 3
-    keep_look(config.directory, made.plan.factors, Look(3, 0.02))  # a report alone does not say whether it goes on
+    keep_look(config, made.plan.factors, Look(3, 0.02))  # a report alone does not say whether it goes on
     assert now() == 3
-    keep_look(config.directory, made.plan.factors, Look(3, 0.02, open=("what runs differ by",)))
+    keep_look(config, made.plan.factors, Look(3, 0.02, open=("what runs differ by",)))
     assert now() == 4
-    keep_look(config.directory, made.plan.factors, Look(4, 0.01, open=()))
+    keep_look(config, made.plan.factors, Look(4, 0.01, open=()))
     assert now() == 4, "it ended there"

@@ -72,7 +72,7 @@ def test_what_is_open_is_trained_on_until_the_last_look(
     with_results(study)
     assert len(study.plan.trials) == 12
     facts = json.loads(workplace.call("run", *tiny(), "--json").stdout)
-    first, last = taken_looks(config.directory, study.plan.factors)
+    first, last = taken_looks(config, study.plan.factors)
     assert first.replicates == 3 and first.open == (
         "whether query shallow instead of asis matters in the mean of all classes",
     )
@@ -84,7 +84,7 @@ def test_what_is_open_is_trained_on_until_the_last_look(
     (config.directory / "looks.json").unlink()
     again = json.loads(workplace.call("run", *tiny(), "--json").stdout)
     assert (again["already"], again["trained"]) == (16, 0), "looks that are due are taken before anything is trained"
-    assert taken_looks(config.directory, study.plan.factors) == (first, last)
+    assert taken_looks(config, study.plan.factors) == (first, last)
 
 
 GROWING = """\
