@@ -203,7 +203,8 @@ def explain(study: Study, done: Finished, outcomes: Sequence[str]) -> Attributed
         return None
     look, counts, attribution = found
     taken = taken_looks(study.config, study.plan.factors)
-    cost, later = _replicate_cost(study), look_after(look.replicates + 1, (*taken, look)).level
+    others = [one for one in taken if one.replicates != look.replicates]
+    cost, later = _replicate_cost(study), look_after(look.replicates + 1, (*others, look)).level
     verdicts = tuple(judge(attribution, outcome, cost, later) for outcome in outcomes)
     told = look_words(look, taken, study.config.space.declared)
     return Attributed(look, told, counts, attribution, verdicts)
