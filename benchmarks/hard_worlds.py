@@ -43,7 +43,7 @@ from study.attribution.layout import CAUSES, Floats, Layout, squares
 from study.attribution.tables import ClassTable
 from study.trials.metrics import MACRO
 from study.verdict.sentences import dominant_group
-from tests.simulated_tables import chance_for, default_design, layout_for
+from tests.simulated_tables import chance_by_stratum, chance_for, default_design, depths, layout_for
 
 OUTCOMES = ("heldout/recall", "train/recall", "train/precision")
 SETTING, QUERY = "scanvi.linear_classifier", "query"
@@ -117,14 +117,10 @@ def draw(world: World, layout: Layout, replicates: int, rng: np.random.Generator
     middle = np.broadcast_to(
         to_logit(recalls)[:, None, None] + effects_of(world, layout) + block, (*shape[:2], layout.cells)
     )
-    depth = [next(s for s, one in enumerate(layout.strata) if f.name in one.factors) for f in layout.factors]
+    depth = depths(layout)
     noise = np.zeros(middle.shape)
-    for s, variance in enumerate(chance_for(4, layout)):
-        units = [size if depth[f] <= s else 1 for f, size in enumerate(layout.levels)]
-        own = rng.normal(size=(*shape[:2], *units))
-        common = rng.normal(size=(1, replicates, *units))
-        mixed = np.sqrt(variance) * (np.sqrt(1 - world.shared) * own + np.sqrt(world.shared) * common)
-        noise += np.broadcast_to(mixed, shape).reshape(noise.shape)
+    for one in chance_by_stratum(chance_for(4, layout), layout, shape[:2], rng, world.shared):
+        noise += one
     for f, factor in enumerate(layout.factors):
         at = np.indices(layout.levels)[f].ravel()
         if world.uneven and factor.name == SETTING:

@@ -39,7 +39,7 @@ from study.config.space import LOOKS
 from study.trials.metrics import MACRO
 from study.verdict.sentences import dominant_group
 from study.verdict.settled import open_questions
-from tests.simulated_tables import chance_for, default_design, layout_for
+from tests.simulated_tables import chance_by_stratum, chance_for, default_design, layout_for
 
 RECALLS, CELLS = (0.75, 0.80, 0.88, 0.93, 0.97), 400
 FIXED = (3, 4, 5, 6, 8, 10, 12)
@@ -95,13 +95,8 @@ def draw(world: World, layout: Layout, replicates: int, rng: np.random.Generator
     """Return cells right of each class, ``[class, replicate, cell]``."""
     shape = (len(RECALLS), replicates, *layout.levels)
     eta = to_logit(RECALLS)[:, None, None] + effects_of(world, layout) + rng.normal(scale=0.4, size=(*shape[:2], 1))
-    depth = [next(s for s, one in enumerate(layout.strata) if f.name in one.factors) for f in layout.factors]
-    for s, variance in enumerate(chance_for(world.ratio, layout, world.chance)):
-        units = [size if depth[f] <= s else 1 for f, size in enumerate(layout.levels)]
-        own = rng.normal(size=(*shape[:2], *units))
-        common = rng.normal(size=(1, replicates, *units))
-        noise = np.sqrt(variance) * (np.sqrt(1 - SHARED) * own + np.sqrt(SHARED) * common)
-        eta = eta + np.broadcast_to(noise, shape).reshape(eta.shape)
+    for noise in chance_by_stratum(chance_for(world.ratio, layout, world.chance), layout, shape[:2], rng, SHARED):
+        eta = eta + noise
     return rng.binomial(CELLS, expit(eta)).astype(float)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,6 +117,32 @@ class Drawn:
     block: Floats
 
 
+def depths(layout: Layout) -> list[int]:
+    """Return the stratum in which each factor acts."""
+    return [next(s for s, one in enumerate(layout.strata) if f.name in one.factors) for f in layout.factors]
+
+
+def chance_by_stratum(
+    variances: Sequence[float],
+    layout: Layout,
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+    shared: float | None = None,
+) -> Iterator[Floats]:
+    """Yield the chance of each stratum, root first, ``[table, replicate, cell]``; trials of a unit have the same.
+
+    With `shared` tables have so large a part of it in common.
+    """
+    for s, variance in enumerate(variances):
+        units = [size if depth <= s else 1 for depth, size in zip(depths(layout), layout.levels, strict=True)]
+        noise = rng.normal(size=(*shape, *units))
+        if shared is not None:
+            common = rng.normal(size=(1, shape[1], *units))
+            noise = np.sqrt(1 - shared) * noise + np.sqrt(shared) * common
+        whole = np.broadcast_to(np.sqrt(variance) * noise, (*shape, *layout.levels))
+        yield whole.reshape(*shape, layout.cells)
+
+
 def draw(
     planted: Planted, effects: Floats, layout: Layout, replicates: int, tables: int, rng: np.random.Generator
 ) -> Drawn:
@@ -126,11 +152,8 @@ def draw(
     """
     block = rng.normal(scale=np.sqrt(planted.block), size=(tables, replicates))
     eta = logit(planted.recall) + effects + block[..., None]
-    depth = [next(s for s, stratum in enumerate(layout.strata) if f.name in stratum.factors) for f in layout.factors]
-    for s, variance in enumerate(planted.chance):
-        units = [size if depth[f] <= s else 1 for f, size in enumerate(layout.levels)]
-        noise = rng.normal(scale=np.sqrt(variance), size=(tables, replicates, *units))
-        eta = eta + np.broadcast_to(noise, (tables, replicates, *layout.levels)).reshape(eta.shape)
+    for noise in chance_by_stratum(planted.chance, layout, (tables, replicates), rng):
+        eta = eta + noise
     total = np.full(eta.shape, float(planted.cells or 1_000_000))
     correct = rng.binomial(total.astype(int), expit(eta)).astype(float) if planted.cells else total * expit(eta)
     return Drawn(correct, total, block)

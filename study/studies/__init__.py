@@ -1,6 +1,6 @@
 """A study as designed, a search for the best settings, the choice, and the final transfer with them.
 
-In the order of flow: candidates, search, growth, looks, study, recorded, pair, choice, export, confusion,
+In the order of flow: candidates, search, records, growth, looks, study, recorded, pair, choice, export, confusion,
 predicted, labelled, agreed, transfer.
 """
 

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from study import files
 from study.config import GROWING, StudyConfig, written
-from study.errors import InputError
+from study.studies.records import read_record
 
 NAME = "epochs.json"
 FIRST = 2  # levels: with one there is nothing to compare
@@ -74,18 +74,9 @@ def growth_of(config: StudyConfig) -> Growth | None:
     if not isinstance(declared, tuple):
         return None
     levels = tuple(level for level in declared if isinstance(level, int))  # as its factor has been found to be
-    path = config.directory / NAME
-    if not path.is_file():
-        return Growth(levels)
-    try:
-        kept = RECORD.validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(
-            f"{path} does not record epochs that grow ({'.'.join(map(str, first['loc'])) or 'as a whole'}: "
-            f"{first['msg']}). Restore or remove it: then they are judged anew, and nothing is trained again."
-        ) from None
-    return kept if kept.levels == levels and kept.grown <= len(levels) else Growth(levels)
+    without = "they are judged anew, and nothing is trained again"
+    kept = read_record(config.directory / NAME, RECORD, "epochs that grow", without)
+    return kept if kept and kept.levels == levels and kept.grown <= len(levels) else Growth(levels)
 
 
 def keep_growth(directory: Path, growth: Growth) -> None:

@@ -9,17 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from study import files
 from study.attribution import SIGNIFICANT, Look
 from study.config import Model, SearchSpace, Settings, StudyConfig, dump, written
-from study.errors import InputError
 from study.plan import Factor, factors_of
-from study.studies.growth import at_epochs, growth_of
+from study.studies.records import read_record
 
 NAME = "looks.json"
 
@@ -48,23 +46,21 @@ def taken_looks(config: StudyConfig, factors: Sequence[Factor]) -> tuple[Look, .
 
 def keep_look(config: StudyConfig, factors: Sequence[Factor], look: Look) -> None:
     """Record a look, in the place of an earlier one after as many replicates."""
-    kept = [one for one in taken_looks(config, factors) if one.replicates != look.replicates]
     every = {name: [dump(one) for one in looks] for name, looks in _read(config).items()}
-    every[_design(config, factors)] = [asdict(one) for one in (*kept, look)]
+    design = _design(config, factors)
+    kept = [one for one in every.get(design, []) if one["replicates"] != look.replicates]
+    every[design] = [*kept, asdict(look)]
     files.write(config.directory / NAME, json.dumps(every, indent=1).encode())
 
 
 def at_look(config: StudyConfig, queries: Sequence[str]) -> StudyConfig:
-    """Return a study as its record calls for it: with so many levels of epochs, and after its looks so many replicates.
-
-    A study with a number of replicates, and of levels, is as it says. Epochs grow before the first look.
-    """
-    grown, declared = at_epochs(config, growth_of(config)), config.space.declared
+    """Return a study with as many replicates as its looks call for; one with a number of them as it is."""
+    declared = config.space.declared
     if not declared:
-        return grown
-    taken = taken_looks(config, factors_of(grown.space, queries))
+        return config
+    taken = taken_looks(config, factors_of(config.space, queries))
     passed = {look.replicates for look in taken if look.open}
-    return with_replicates(grown, next((count for count in declared if count not in passed), declared[-1]))
+    return with_replicates(config, next((count for count in declared if count not in passed), declared[-1]))
 
 
 def with_replicates(config: StudyConfig, replicates: int) -> StudyConfig:
@@ -74,17 +70,7 @@ def with_replicates(config: StudyConfig, replicates: int) -> StudyConfig:
 
 
 def _read(config: StudyConfig) -> dict[str, list[_Kept]]:
-    path: Path = config.directory / NAME
-    if not path.is_file():
-        return {}
-    try:
-        return RECORD.validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(
-            f"{path} does not record looks at a study ({'.'.join(map(str, first['loc'])) or 'as a whole'}: "
-            f"{first['msg']}). Restore or remove it: then earlier looks are not counted."
-        ) from None
+    return read_record(config.directory / NAME, RECORD, "looks at a study", "earlier looks are not counted") or {}
 
 
 def _design(config: StudyConfig, factors: Sequence[Factor]) -> str:

@@ -102,11 +102,12 @@ def looked_at(study: Study) -> Study:
 def _planned(config: StudyConfig, queries: Sequence[str], cells: Mapping[str, Cells]) -> Plan:
     """Plan a design as its record calls for it; while epochs grow, trainings leave what they need to go on."""
     growth = growth_of(config)
+    config = at_epochs(config, growth)
     if config.space.declared:
         from study.studies.looks import at_look  # slow to import
 
         config = at_look(config, queries)
-    plan = plan_study(at_epochs(config, growth), cells, queries)
+    plan = plan_study(config, cells, queries)
     if growth is None or growth.ended:
         return plan
     return replace(plan, stages=tuple(replace(one, leave=one.kind == "fine-tuning") for one in plan.stages))

@@ -135,8 +135,7 @@ def write_halted(directory: Path, stage: str, halted: Halted) -> None:
     earlier = [other for other in path.parent.glob(f"*{HALTED}") if other != path]
     _write_tensors(path, halted)
     for other in earlier:
-        _checksum_of(other).unlink(missing_ok=True)
-        other.unlink()
+        _remove(other)
 
 
 def read_halted(directory: Path, stage: str, epoch: int) -> Halted:
@@ -157,8 +156,12 @@ def forget_halted(directory: Path, plan: Plan) -> None:
     """Remove what nothing goes on from any more."""
     for stage in plan.stages:
         for path in (directory / "stages" / stage.key).glob(f"*{HALTED}"):
-            _checksum_of(path).unlink(missing_ok=True)
-            path.unlink()
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    _checksum_of(path).unlink(missing_ok=True)
+    path.unlink()
 
 
 def _write_tensors(path: Path, values: Any) -> None:

@@ -31,25 +31,34 @@ def replicates_needed(found: Attribution, layout: Layout, level: float = SIGNIFI
 
     None if `MOST_REPLICATES` are not enough. `level` is the error that the look after them may use.
     """
+    truth = _truths(found, layout)
+
+    def settled(count: int) -> bool:
+        return _settled(truth, found.replicates, layout, count, level) >= ASSURED
+
     low, high = found.replicates, MOST_REPLICATES
-    if low >= high or will_settle(found, layout, high, level) < ASSURED:
+    if low >= high or not settled(high):
         return None
     while high - low > 1:
         middle = (low + high) // 2
-        settled = will_settle(found, layout, middle, level) >= ASSURED
-        low, high = (low, middle) if settled else (middle, high)
+        low, high = (low, middle) if settled(middle) else (middle, high)
     return high
 
 
 def will_settle(found: Attribution, layout: Layout, count: int, level: float = SIGNIFICANT) -> float:
     """Return the probability that so many replicates make one share's interval clear the others."""
-    errors, noncentrality = _truths(found, layout)
+    return _settled(_truths(found, layout), found.replicates, layout, count, level)
+
+
+def _settled(truth: tuple[Floats, Floats], now: int, layout: Layout, count: int, level: float) -> float:
+    """Return the share of studies of so many replicates, one for each truth, in which one share is clear."""
+    errors, noncentrality = truth
     random = np.random.default_rng(count)
     stratum = np.array([term.stratum for term in layout.terms])
     df = np.array([term.df for term in layout.terms], dtype=float)
     error_df = layout.stratum_df * (count - 1)
     error = errors * random.chisquare(error_df, errors.shape)
-    effect = errors[:, stratum] * random.noncentral_chisquare(df, noncentrality * count / found.replicates)
+    effect = errors[:, stratum] * random.noncentral_chisquare(df, noncentrality * count / now)
     made = Squares(np.zeros((TRUTHS, layout.cells)), effect, error, error_df, np.zeros(TRUTHS), count)
     return float(np.mean(share_bounds(made, layout, draws=DRAWS, level=level).clear >= 0))
 

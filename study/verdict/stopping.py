@@ -21,6 +21,7 @@ from study.attribution import (
 )
 from study.plan import Factor, Stratum
 from study.trials import HELD_OUT, MACRO, RECALL, metric
+from study.verdict.power import stratum_of
 from study.verdict.precision import Assumptions
 from study.verdict.settled import open_questions
 
@@ -59,7 +60,7 @@ def _drawn(layout: Layout, assumptions: Assumptions, replicates: int, random: np
         if assumptions.causes.get(cause, 0.0) > 0 and pattern.any():
             columns += pattern * np.sqrt(layout.cells * assumptions.causes[cause]) / np.linalg.norm(pattern)
     eta = np.full((replicates, layout.cells), special.logit(assumptions.percent / 100)) + layout.rotation @ columns
-    depth = [next(s for s, one in enumerate(layout.strata) if f.name in one.factors) for f in layout.factors]
+    depth = [stratum_of(factor, layout) for factor in layout.factors]
     for s, stratum in enumerate(layout.strata):
         units = [size if depth[f] <= s else 1 for f, size in enumerate(layout.levels)]
         noise = random.normal(scale=np.sqrt(assumptions.chance[stratum.name]), size=(replicates, *units))
@@ -70,12 +71,13 @@ def _drawn(layout: Layout, assumptions: Assumptions, replicates: int, random: np
 def _ended(eta: Floats, layout: Layout, declared: Sequence[int]) -> int:
     """Return after how many replicates a study ends."""
     taken: list[Look] = []
+    last = last_look(declared)
     for count in declared[:-1]:
         taken.append(look_after(count, taken, declared[-1]))
         total, index = np.full((count, layout.cells), CELLS), np.arange(count)
         table = ClassTable(total * special.expit(eta[:count]), total, index, index)
         found = attribute_tables({(OUTCOME, MACRO): table}, layout, level=taken[-1].level)
         study = StudyAttribution(layout.factors, layout.strata, found)
-        if not open_questions(study, [MACRO], last_look(declared)):
+        if not open_questions(study, [MACRO], last):
             return count
     return declared[-1]
