@@ -4,7 +4,7 @@ Null pairs are two studies in which nothing differs but chance: simulated, with 
 and counts of cells; and really trained, the same design with other seeds on the same held-out cells. Then one class of
 500 held-out cells loses 3 points in the second study.
 
-    python benchmarks/compare.py                 # 200 pairs of each kind, half an hour on one core
+    python benchmarks/compare.py                 # 200 pairs of each kind, an hour on one core
     python benchmarks/compare.py --quick         # simulated ones, a minute
     python benchmarks/compare.py --no-training   # all simulated ones
 """
@@ -168,12 +168,22 @@ def _measured(
 
 
 BUNDLED = ("data=pbmc68k", "scvi.max_epochs=30", "scvi.n_hidden=64")
-LARGE = ("data=simulated", "query=same", "query_cells=200", "data.simulate.reference_cells=3000",
-         "data.simulate.separation=[0.3,0.3,0.4]",
+LARGE = ("data=simulated", "query=same", "data.simulate.reference_cells=3000", "data.simulate.separation=[0.3,0.3,0.4]",
          "scvi.max_epochs=10", "scvi.n_hidden=64", "scvi.n_latent=5")  # fmt: skip
-FACTORS = {"scanvi.n_samples_per_label": {"levels": [20, "all"]}, "scanvi.max_epochs": {"levels": [10, 20]}}
+FEW = {"scanvi.n_samples_per_label": {"levels": [20, "all"]}, "scanvi.max_epochs": {"levels": [10, 20]}}
+# As many design points and pretrainings as the default study has.
+MANY = {
+    "query": {"levels": ["same", "shallow"]},
+    "query_cells": {"levels": [60, "all"]},
+    "scanvi.linear_classifier": {"levels": [True, False]},
+    **FEW,
+}
 # Of each: how many trainings of each replicate there are to draw pairs from, and the classes that lose 3 points.
-POOLS = (("bundled", BUNDLED, 6, ()), ("500 cells", LARGE, 3, (0, 2)))
+POOLS = (
+    ("bundled", BUNDLED, FEW, 6, ()),
+    ("500 cells, 4 points", (*LARGE, "query_cells=200"), FEW, 3, (0, 1, 2)),
+    ("500 cells, 32 points", LARGE, MANY, 3, (0, 1, 2)),
+)
 FOLDS, REPLICATES = 2, 5
 
 
@@ -185,11 +195,11 @@ class Pool:
     results: Mapping[tuple[int, int], Sequence[tuple[Mapping[str, object], Result]]]
 
 
-def train(overrides: Sequence[str], seeds: int) -> Pool:
+def train(overrides: Sequence[str], design: Mapping[str, object], seeds: int) -> Pool:
     """Train a small design once per set of held-out cells and seed."""
     with tempfile.TemporaryDirectory() as folder:
         values = dump(compose([*overrides, f"root={folder}"]))
-        space = {"factors": FACTORS, "replicates": REPLICATES, "folds": FOLDS, "controls": []}
+        space = {"factors": dict(design), "replicates": REPLICATES, "folds": FOLDS, "controls": []}
         config = validate({**values, "space": values["space"] | space})
         study = open_study(config)
         points = list(dict.fromkeys(trial.levels for trial in trials_of(config, study.queries)))
@@ -292,8 +302,8 @@ def main() -> None:
     show(f"simulated, a class of 500 cells loses {POINTS:g} points", power, console)
     trained: list[Measured] = []
     pools: dict[str, str] = {}
-    for kind, overrides, seeds, classes in () if options.quick or options.no_training else POOLS:
-        pool = train(overrides, seeds)
+    for kind, overrides, design, seeds, classes in () if options.quick or options.no_training else POOLS:
+        pool = train(overrides, design, seeds)
         pools[kind] = facts_of(pool)
         console.print(f"{kind}: {pools[kind]}")
         trained += [real(pool, f"trained, {kind}", pairs, rng, which) for which in (None, *classes)]

@@ -11,8 +11,9 @@ python=${PYTHON:-python3}
 
 built=(docrep antlr4-python3-runtime) # come as source only
 needed=(
-    anndata annotated-types array-api-compat donfig google-crc32c hydra-core legacy-api-wrap ml_collections mudata
-    natsort numcodecs omegaconf pandas pydantic pydantic_core pynndescent pyro-api pyro-ppl pytz scanpy scikit-misc
+    absl-py anndata annotated-types array-api-compat donfig google-crc32c hydra-core legacy-api-wrap markdown-it-py mdurl
+    ml_collections mudata natsort numcodecs omegaconf pandas pydantic pydantic_core Pygments pynndescent pyro-api
+    pyro-ppl pytz rich scanpy scikit-misc
     scverse-misc scvi-tools session-info2 sparse typing-inspection tzdata umap-learn zarr
 )
 

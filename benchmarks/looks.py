@@ -42,7 +42,7 @@ from study.verdict.settled import open_questions
 from tests.simulated_tables import chance_by_stratum, chance_for, default_design, layout_for
 
 RECALLS, CELLS = (0.75, 0.80, 0.88, 0.93, 0.97), 400
-FIXED = (3, 4, 5, 6, 8, 10, 12)
+FIXED = (3, 4, 5, 6, 7, 8, 9, 10, 12)
 BY_HAND = (3, 6, 9, 12)
 
 

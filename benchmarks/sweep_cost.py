@@ -71,8 +71,8 @@ def measured(command: Sequence[str], cwd: Path) -> Usage:
 
     Raises
     ------
-    subprocess.CalledProcessError
-        If it fails.
+    SystemExit
+        If it fails, with the end of what it said.
     """
     start, peak = time.perf_counter(), 0.0
     cpu: dict[int, float] = {}
@@ -85,7 +85,7 @@ def measured(command: Sequence[str], cwd: Path) -> Usage:
             peak = max(peak, sum(_sample(process, cpu) for process in (child, *child.children(recursive=True))))
             time.sleep(0.5)
     if child.returncode:
-        raise subprocess.CalledProcessError(child.returncode, list(command), log.read_text()[-3000:])
+        sys.exit(f"{' '.join(command)} failed with {child.returncode}:\n{log.read_text()[-3000:]}")
     return Usage(time.perf_counter() - start, sum(cpu.values()), peak / 2**30)
 
 
@@ -175,12 +175,13 @@ def compare(size: Size, scratch: Path) -> dict[str, Any]:
         "scvi_epochs": size.scvi_epochs,
     }
     usage: dict[str, Usage] = {}
-    for way in ("plain", "autotune"):
+    for way in ("autotune", "plain"):
         asked, found = scratch / way / "job.json", scratch / way / "found.json"
         asked.write_text(json.dumps(job | {"scratch": str(scratch / way)}))
         script = str(HERE / f"sweep_cost_{way}.py")
         usage[way] = measured([sys.executable, script, str(asked), str(found)], scratch / way)
-    usage["autotune"] = every_call(usage["autotune"], json.loads(found.read_text())["seconds"], size)
+    one_call = json.loads((scratch / "autotune" / "found.json").read_text())["seconds"]
+    usage["autotune"] = every_call(usage["autotune"], one_call, size)
     # Prepared cells are part of what scanvi-study has to do.
     for made in (scratch / "study" / "studies").glob("*/counts"):
         made.rename(scratch / "prepared")

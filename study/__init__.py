@@ -25,7 +25,7 @@ __all__ = ["compare", "compose", "diagnose", "load", "run"]
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def load(name: str, root: str | Path = "studies") -> StudyResults:

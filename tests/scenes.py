@@ -100,7 +100,7 @@ class Scene:
         if attribution is not None:
             if verdicts is None:
                 verdicts = [judge(attribution, outcome) for outcome in self.config.outcomes]
-            changes["attributed"] = Attributed(Look(3, 0.04), "", pd.DataFrame(), attribution, tuple(verdicts))
+            changes["attributed"] = Attributed(Look(3, 0.04, 0.04), "", pd.DataFrame(), attribution, tuple(verdicts))
         values = {"results": found, "beside": {}, "failures": {}, "table": pd.DataFrame(), "checks": described()}
         return Page(render_report(self.study, Analysis(**values | changes), command))
 

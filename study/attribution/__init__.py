@@ -1,7 +1,7 @@
 """From the table of trials to what explains its differences: shares, chance by stratum, effects in points.
 
 In the order of flow: layout, moderation, intervals, effects, correction, looks, findings, tables, mixed, balanced,
-points, drawn, attribute.
+paired, points, drawn, attribute.
 """
 
 import lazy_loader

@@ -6,8 +6,6 @@ from .correction import holm as holm
 from .drawn import OTHER as OTHER
 from .effects import Compared as Compared
 from .effects import Contrast as Contrast
-from .effects import Family as Family
-from .effects import compare as compare
 from .effects import marginal_effects as marginal_effects
 from .effects import weights_of as weights_of
 from .findings import Attribution as Attribution
@@ -35,6 +33,7 @@ from .looks import last_look as last_look
 from .looks import look_after as look_after
 from .moderation import both_df as both_df
 from .moderation import ratio_df as ratio_df
+from .paired import compare_paired as compare_paired
 from .tables import FEW as FEW
 from .tables import MIN_SUPPORT as MIN_SUPPORT
 from .tables import ClassTable as ClassTable

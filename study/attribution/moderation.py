@@ -60,8 +60,12 @@ def moderate(found: Squares, proper: NDArray[np.bool_]) -> Moderated:
     scale and degrees of freedom d0 are found by moments. With d0 and s0^2 of the prior, the error is
     (d0 s0^2 + d s^2) / (d0 + d), on d0 + d degrees of freedom. d0 is at most what the other classes hold.
     """
-    plain = unmoderated(found)
-    df = found.error_df.astype(float)
+    return moderated(unmoderated(found), proper)
+
+
+def moderated(plain: Moderated, proper: NDArray[np.bool_]) -> Moderated:
+    """Do the same with mean squares however they were found; degrees of freedom are those of all tables alike."""
+    df = plain.df[0]
     # A class of which nothing varies in a stratum says nothing about the others, and has no logarithm.
     usable = proper & (plain.mean_squares > 0).all(axis=-1)
     if usable.sum() < 2:

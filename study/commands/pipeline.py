@@ -19,7 +19,7 @@ from study import files
 from study.cells import class_names
 from study.commands.refusal import nothing_left_if_refused
 from study.commands.rounds import Rounds, Show, goes_on, looked, missing_of
-from study.config import StudyConfig
+from study.config import StudyConfig, Tracking
 from study.imports import uncollected
 from study.plan import Stage
 from study.studies import open_study
@@ -101,7 +101,7 @@ def _run(config: StudyConfig, show: Show, command: str, wrote: Callable[[Path], 
         with Rounds(study, before, missing, show) as rounds, ExitStack() as workers:
             if missing:
                 # What does not fit the cluster is refused before MLflow hears of it.
-                with _meanwhile(_import_more):
+                with _meanwhile(partial(_import_more, config.tracking)):
                     workers.enter_context(cluster(config.resources))
                 _train(rounds, missing, partial(rounds.begin, command))
             else:
@@ -127,12 +127,14 @@ def _meanwhile(what: Callable[[], object]) -> Iterator[None]:
     future.result()
 
 
-def _import_more() -> None:
+def _import_more(tracking: Tracking) -> None:
     """Import what is needed once Ray runs: it takes seconds to start, and hardly needs this process for it."""
     with uncollected():
         from study.report import analyse  # noqa: F401
         from study.sweep import train_stages  # noqa: F401
-        from study.tracking import Projection  # noqa: F401
+        from study.tracking import import_store
+
+        import_store(tracking)
 
 
 def _train(rounds: Rounds, missing: Sequence[Stage], begin: Callable[[], None]) -> None:

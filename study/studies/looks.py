@@ -27,6 +27,10 @@ class _Kept(Model):
 
     replicates: Annotated[int, Field(strict=True, ge=2, le=1_000_000)]
     level: Annotated[float, Field(strict=True, gt=0, le=SIGNIFICANT)]
+    # Looks that were recorded without it were added up by their levels.
+    spent: Annotated[float, Field(strict=True, gt=0, le=SIGNIFICANT)] = Field(
+        default_factory=lambda kept: kept["level"]
+    )
     open: tuple[str, ...] | None
 
 
@@ -41,7 +45,9 @@ def taken_looks(config: StudyConfig, factors: Sequence[Factor]) -> tuple[Look, .
     InputError
         If the record cannot be read.
     """
-    return tuple(Look(one.replicates, one.level, one.open) for one in _read(config).get(_design(config, factors), []))
+    return tuple(
+        Look(one.replicates, one.level, one.spent, one.open) for one in _read(config).get(_design(config, factors), [])
+    )
 
 
 def keep_look(config: StudyConfig, factors: Sequence[Factor], look: Look) -> None:

@@ -1,7 +1,7 @@
 """Two studies of one design, made with other versions: does a class differ by more than training again would give.
 
 The study is one more factor of the attribution, at the root of the stage tree; its errors are those of the differences
-between paired trials alone.
+between paired trials alone, by strata and by replicates (`compare_paired`).
 """
 
 from __future__ import annotations
@@ -21,14 +21,11 @@ from study.attribution import (
     ClassTable,
     Compared,
     Contrast,
-    Family,
-    Floats,
     Layout,
     class_table,
-    compare,
+    compare_paired,
     holm,
     layout_of,
-    squares,
     weights_of,
 )
 from study.plan import Factor, strata
@@ -144,20 +141,8 @@ def _tested(tables: Sequence[ClassTable], names: Sequence[str], layout: Layout, 
 def _compared(tables: Sequence[ClassTable], proper: np.ndarray, layout: Layout) -> Compared:
     """Estimate B less A in every table, each array ``[table]``."""
     eta, points, slopes = (np.stack([getattr(one, name) for one in tables]) for name in ("eta", "points", "slopes"))
-    halves = _half_differences(eta)
-    found = squares(halves, layout)
-    # Only what differs between the two is left in these tables, so only its degrees of freedom count.
-    mine = layout.column_stratum[layout.column_factors[:, 0]]
-    own = replace(found, error_df=np.bincount(mine, minlength=len(layout.strata)) * (found.replicates - 1))
-    weights = weights_of([Contrast("marginal", STUDY, B, A)], layout)
-    return compare(weights, Family(halves, points, slopes, own, proper), layout)[:, 0]
-
-
-def _half_differences(eta: Floats) -> Floats:
-    """Return tables ``[table, replicate, cell]`` without what both studies share: half the difference down and up."""
-    half = len(eta[0, 0]) // 2
-    difference = (eta[..., half:] - eta[..., :half]) / 2
-    return np.concatenate([-difference, difference], axis=-1)
+    weights = weights_of([Contrast("marginal", STUDY, B, A)], layout)[0]
+    return compare_paired(weights, eta, points, slopes, proper, layout)
 
 
 def _means(table: ClassTable) -> tuple[float, float]:

@@ -21,8 +21,8 @@ from study.verdict.power import family_size
 from study.verdict.sentences import dominant_group
 from study.verdict.words import SUMMARIES, class_words, phrase
 
-# What is less likely than this to be told by the last look is not waited for.
-HOPE = 0.2
+# What is less likely than not to be told by the last look is not waited for.
+HOPE = 0.5
 
 
 def open_questions(study: StudyAttribution, asked: Sequence[str], last: Look) -> tuple[str, ...]:
@@ -82,13 +82,14 @@ def look_words(look: Look, taken: Sequence[Look], declared: Sequence[int]) -> st
         After how many replicates looks were declared; empty if none were.
     """
     others = [one for one in taken if one.replicates != look.replicates]
-    left = SIGNIFICANT - look.level - sum(one.level for one in others)
+    spent = look.spent + sum(one.spent for one in others)
     counts = sorted({look.replicates, *(one.replicates for one in others)})
     number = f"Look {counts.index(look.replicates) + 1} at this study, after {look.replicates} replicates"
     earlier = f" (others after {_counts(others)})" if others else ""
+    who = "all of them together name" if others else "it names"
     text = (
-        f"{number}{earlier}: it names something that is not so in at most {_percent(look.level)} of studies; "
-        f"{_percent(left)} of the 5% are left for looks after more replicates."
+        f"{number}{earlier}: {who} something that is not so in at most {_percent(spent)} of studies; "
+        f"{_percent(SIGNIFICANT - spent)} of the 5% are left for looks after more replicates."
     )
     if not declared:
         return text

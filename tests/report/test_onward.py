@@ -76,7 +76,7 @@ def test_replicates_that_fail_end_a_study_that_goes_on(tmp_path: Path) -> None:
     made = scene(replicates="auto", looks=[3, 5])
     study = looked_at(replace(made.study, config=made.config.model_copy(update={"root": tmp_path})))
     finish(study, made)
-    keep_look(study.config, study.plan.factors, Look(3, 0.02, open=("something",)))
+    keep_look(study.config, study.plan.factors, Look(3, 0.02, 0.02, open=("something",)))
     study = looked_at(study)
     assert study.plan.replicates == 5
     for trial in study.plan.trials:

@@ -15,11 +15,11 @@ def test_a_record_replaces_a_look_and_keeps_other_designs(tmp_path: Path) -> Non
     made = scene()
     config, factors = made.config.model_copy(update={"root": tmp_path}), made.plan.factors
     other = (replace(factors[0], levels=("first", "third")), *factors[1:])
-    keep_look(config, factors, Look(3, 0.04))
-    keep_look(config, other, Look(5, 0.04))
-    keep_look(config, factors, Look(3, 0.04, open=("something",)))
-    assert taken_looks(config, factors) == (Look(3, 0.04, open=("something",)),)
-    assert taken_looks(config, other) == (Look(5, 0.04),), "no look at the first design"
+    keep_look(config, factors, Look(3, 0.04, 0.04))
+    keep_look(config, other, Look(5, 0.04, 0.04))
+    keep_look(config, factors, Look(3, 0.04, 0.04, open=("something",)))
+    assert taken_looks(config, factors) == (Look(3, 0.04, 0.04, open=("something",)),)
+    assert taken_looks(config, other) == (Look(5, 0.04, 0.04),), "no look at the first design"
     wider = config.model_copy(update={"scvi": config.scvi.model_copy(update={"n_latent": 5})})
     assert taken_looks(wider, factors) == (), "other settings are another study"
 
@@ -58,9 +58,9 @@ def test_a_study_goes_from_look_to_look_until_nothing_is_open(tmp_path: Path) ->
         return found
 
     assert now() == 3
-    keep_look(config, made.plan.factors, Look(3, 0.02))  # a report alone does not say whether it goes on
+    keep_look(config, made.plan.factors, Look(3, 0.02, 0.02))  # a report alone does not say whether it goes on
     assert now() == 3
-    keep_look(config, made.plan.factors, Look(3, 0.02, open=("what runs differ by",)))
+    keep_look(config, made.plan.factors, Look(3, 0.02, 0.02, open=("what runs differ by",)))
     assert now() == 4
-    keep_look(config, made.plan.factors, Look(4, 0.01, open=()))
+    keep_look(config, made.plan.factors, Look(4, 0.01, 0.01, open=()))
     assert now() == 4, "it ended there"
