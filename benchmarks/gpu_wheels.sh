@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Collects, as wheels, what benchmarks/gpu.py needs on a GPU machine without network that has Python 3.12, torch 2.11,
-# lightning, numba, h5py, scipy, scikit-learn, xarray and the like. Versions are those of constraints.txt.
+# lightning, numba, h5py, scipy, scikit-learn, xarray and what these need. Versions are those of constraints.txt.
 #
 #     bash benchmarks/gpu_wheels.sh .whl       # here, where pip works
 #     python -m pip install --no-index --no-deps --target SITE .whl/*.whl && PYTHONPATH=SITE python benchmarks/gpu.py
@@ -11,10 +11,10 @@ python=${PYTHON:-python3}
 
 built=(docrep antlr4-python3-runtime) # come as source only
 needed=(
-    absl-py anndata annotated-types array-api-compat donfig google-crc32c hydra-core legacy-api-wrap markdown-it-py mdurl
-    ml_collections mudata natsort numcodecs omegaconf pandas pydantic pydantic_core Pygments pynndescent pyro-api
-    pyro-ppl pytz rich scanpy scikit-misc
-    scverse-misc scvi-tools session-info2 sparse typing-inspection tzdata umap-learn zarr
+    absl-py anndata annotated-types array-api-compat donfig google-crc32c hydra-core lazy-loader legacy-api-wrap
+    markdown-it-py mdurl ml_collections mudata natsort numcodecs omegaconf pandas pydantic pydantic_core Pygments
+    pynndescent pyro-api pyro-ppl pytz rich scanpy scikit-misc scverse-misc scvi-tools session-info2 sparse
+    typing-inspection tzdata umap-learn zarr
 )
 
 # A name with its pinned version, whichever of - and _ it is written with.

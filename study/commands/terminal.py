@@ -111,9 +111,11 @@ def show_precision(to: Console, study: Study, precision: Precision) -> None:
     show_table(to, f"how sharp it will be ({precision.source})", columns, rows)
     to.print(precision.statement, markup=False)
     if precision.ends_after is not None:
+        from study.verdict import counts_words  # slow to import
+
         declared = study.config.space.declared
         to.print(
-            f"Looks are declared after {', '.join(map(str, declared))} replicates. It ends after "
+            f"Looks are declared after {counts_words(declared)} replicates. It ends after "
             f"{precision.ends_after:.1f} of them on average, if differences are as said above: "
             f"{each * precision.ends_after:,.0f} optimiser steps, and at most {each * declared[-1]:,.0f}.",
             markup=False,

@@ -14,7 +14,7 @@ from pydantic import (
 from study.config.values import WHOLE_LIMIT, YARDSTICKS, Control, Count, Level, Model, written
 
 # After how many replicates a study that stops when it is settled is looked at, where nothing else is declared.
-LOOKS = (3, 5, 8, 12)
+LOOKS = tuple(range(3, 13))
 # Narrower ranges, relative to their ends or at all, hold too few numbers for points that differ.
 NARROWEST, TINIEST = 1e-6, 1e-300
 
@@ -120,7 +120,8 @@ class SearchSpace(Model):
         description="passes over the design, seeds crossed with folds, or `auto`: until nothing is open"
     )
     looks: tuple[Annotated[int, Field(strict=True, ge=3)], ...] | None = Field(
-        None, description="with `replicates: auto`, after how many it is judged, the last the most; null: 3, 5, 8, 12"
+        None,
+        description="with `replicates: auto`, after how many it is judged, the last the most; null: each from 3 to 12",
     )
     settle: tuple[str, ...] | None = Field(
         None, description="with `replicates: auto`, classes whose verdict it waits for; null: the mean of all classes"

@@ -46,6 +46,7 @@ from .words import PLACES as PLACES
 from .words import SUMMARIES as SUMMARIES
 from .words import class_label as class_label
 from .words import condition_label as condition_label
+from .words import counts_words as counts_words
 from .words import outcome_label as outcome_label
 from .words import phrase as phrase
 from .words import point_label as point_label

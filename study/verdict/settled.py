@@ -19,10 +19,11 @@ from study.attribution import (
 from study.verdict.assurance import will_be_real, will_settle
 from study.verdict.power import family_size
 from study.verdict.sentences import dominant_group
-from study.verdict.words import SUMMARIES, class_words, phrase
+from study.verdict.words import SUMMARIES, class_words, counts_words, phrase
 
-# What is less likely than not to be told by the last look is not waited for.
-HOPE = 0.5
+# What is less likely than this to be told by the last look is not waited for: what single runs differ by most, and
+# whether an effect is real. To wait longer for the first costs most and tells least (`benchmarks/looks.py`).
+HOPE_OF_SHARE, HOPE_OF_EFFECT = 0.5, 0.2
 
 
 def open_questions(study: StudyAttribution, asked: Sequence[str], last: Look) -> tuple[str, ...]:
@@ -56,13 +57,13 @@ def _open_of(found: Attribution, layout: Layout, last: Look, tests: float) -> li
 
 
 def _may_settle(found: Attribution, layout: Layout, last: Look) -> bool:
-    return dominant_group(found) is None and will_settle(found, layout, last.replicates, last.level) >= HOPE
+    return dominant_group(found) is None and will_settle(found, layout, last.replicates, last.level) >= HOPE_OF_SHARE
 
 
 def _may_be_real(effect: Effect, found: Attribution, last: Look, tests: float) -> bool:
     if effect.kind != "marginal" or effect.real:
         return False
-    return will_be_real(effect, found.replicates, last.replicates, last.level, tests) >= HOPE
+    return will_be_real(effect, found.replicates, last.replicates, last.level, tests) >= HOPE_OF_EFFECT
 
 
 def _whether(effect: Effect, where: str) -> str:
@@ -98,7 +99,7 @@ def look_words(look: Look, taken: Sequence[Look], declared: Sequence[int]) -> st
         return f"{text} It goes on: open is {'; '.join(look.open)}."
     if look.open == () and further:
         return f"{text} It ended here, before {declared[-1]} replicates: nothing is open that these are likely to tell."
-    return text if not further else f"{text} Declared are looks after {', '.join(map(str, declared))}."
+    return text if not further else f"{text} Declared are looks after {counts_words(declared)}."
 
 
 def _counts(looks: Sequence[Look]) -> str:

@@ -25,7 +25,7 @@ from study.verdict.power import stratum_of
 from study.verdict.precision import Assumptions
 from study.verdict.settled import open_questions
 
-STUDIES = 24
+STUDIES = 12
 # So many that counting adds nothing to what is assumed of chance.
 CELLS = 1e6
 OUTCOME = metric(HELD_OUT, RECALL)

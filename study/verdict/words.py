@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from study.attribution import CHANCE, DATA, MIXED, OTHER, PARAMETER, Effect
 from study.config import Level, written
@@ -125,3 +125,9 @@ def point_words(levels: Iterable[tuple[str, Level]]) -> str:
 def point_label(levels: Iterable[tuple[str, Level]]) -> str:
     """Return some levels in words, with the factors' names without their stage."""
     return ", ".join(f"{short(name)}={word(level)}" for name, level in levels)
+
+
+def counts_words(counts: Sequence[int]) -> str:
+    """Return numbers as text; "each from 3 to 12" where none between is missing."""
+    each = len(counts) > 2 and list(counts) == list(range(counts[0], counts[-1] + 1))
+    return f"each from {counts[0]} to {counts[-1]}" if each else ", ".join(map(str, counts))

@@ -1,4 +1,4 @@
-"""Two paired studies: what units of a replicate share is no certainty, and a steady class is not told by unsteady ones."""
+"""Two paired studies: what units of a replicate share is no certainty; steady classes are not told by unsteady ones."""
 
 import numpy as np
 import pytest
