@@ -40,7 +40,7 @@ notebook: install
 # What a study costs, in reduced sizes: ratios against baselines in the same run.
 bench: install
 	$(PIP) --editable '.[bench]'
-	for benchmark in step_cost sweep_cost scale makespan looks; do \
+	for benchmark in step_cost sweep_cost start_end scale makespan looks; do \
 		$(BIN)/python benchmarks/$$benchmark.py --quick --json || exit 1; \
 	done
 
