@@ -284,8 +284,8 @@ def show(found: Mapping[str, Any]) -> None:
     console.print(table)
     console.print("* one call trains a query and a seed; one was made, and counts for all")
     console.print(
-        f"recalls identical: {found['identical']}; of engine fast {found['recalls_differing_fast']} differ, and the plain "
-        f"sweep takes {found['wall_ratio_fast_vs_plain']:.1f} times as long"
+        f"recalls identical: {found['identical']}; of engine fast {found['recalls_differing_fast']} differ, and the "
+        f"plain sweep takes {found['wall_ratio_fast_vs_plain']:.1f} times as long"
     )
     console.print(
         f"the plan saves {found['epochs_ratio']:.1f} times the epochs; an epoch of scVI costs "
