@@ -62,7 +62,8 @@ def look_after(replicates: int, taken: Sequence[Look], most: int = 0) -> Look:
     for look in taken:
         if look.replicates == replicates:
             return look
-    left = SIGNIFICANT - sum(look.spent for look in taken)
+    # By rounding alone looks without end would use all of it.
+    left = max(SIGNIFICANT - sum(look.spent for look in taken), np.finfo(float).eps)
     earlier = sorted((look.replicates, look.level) for look in taken if look.replicates < replicates)
     before = earlier[-1][0] if earlier else 0
     spent = PART * left * (replicates - before) / (max(most, replicates) - before)
@@ -100,10 +101,8 @@ def level_of(spent: float, replicates: int, earlier: tuple[tuple[int, float], ..
     """
     if replicates > MOST:
         return spent  # always safe: as if looks never erred together
-    sums, weights, before = np.zeros(1), np.ones(1), 0
-    for count, level in earlier:
-        edge = stats.norm.isf(level / TESTS / 2) * np.sqrt(count)
-        sums, weights, before = *_carried(sums, weights, np.sqrt(count - before), edge), count
+    sums, weights = _inside(earlier)
+    before = earlier[-1][0] if earlier else 0
     step, unit = np.sqrt(replicates - before), np.sqrt(replicates)
 
     def excess(edge: float) -> float:
@@ -115,8 +114,15 @@ def level_of(spent: float, replicates: int, earlier: tuple[tuple[int, float], ..
     return max(spent, float(2 * TESTS * stats.norm.sf(edge / unit)))
 
 
-def _carried(sums: Floats, weights: Floats, step: float, edge: float) -> tuple[Floats, Floats]:
-    """Return sums within a band, and the probabilities that sums end there, after a step from each of those before."""
+@cache
+def _inside(looks: tuple[tuple[int, float], ...]) -> tuple[Floats, Floats]:
+    """Return sums within the last look's band, and the probabilities that one ends there and never left a band."""
+    if not looks:
+        return np.zeros(1), np.ones(1)
+    sums, weights = _inside(looks[:-1])
+    count, level = looks[-1]
+    step = np.sqrt(count - looks[-2][0]) if len(looks) > 1 else np.sqrt(count)
+    edge = stats.norm.isf(level / TESTS / 2) * np.sqrt(count)
     inside = np.linspace(-edge, edge, max(STEPS, int(8 * edge / step)) + 1)
     width = np.full(len(inside), inside[1] - inside[0])
     width[[0, -1]] /= 2

@@ -111,8 +111,8 @@ class Comparison:
 
 def make_comparison(a: str | Path, b: str | Path, margin: float = MARGIN) -> Comparison:
     """Compare the studies in two folders; see `study.compare`."""
-    if not margin > 0:
-        raise InputError(f"margin {margin:g}: expected points above 0, such as {MARGIN:g}.")
+    if not 0 < margin <= 100:
+        raise InputError(f"margin {margin:g}: expected points above 0, and at most 100, such as {MARGIN:g}.")
     pair = read_pair(Path(a), Path(b))
     if pair.called.equal:
         return Comparison(pair, (), margin)
@@ -149,7 +149,7 @@ def _shown(found: Comparison) -> pd.DataFrame:
             "cells": [round(one.support, 1) for one in found.classes],
             "A %": [round(one.a, 1) for one in found.classes],
             "B %": [round(one.b, 1) for one in found.classes],
-            "B - A, points": ["" if math.isnan(one.points) else difference_words(one) for one in found.classes],
+            "B - A, points [95%]": ["" if math.isnan(one.points) else difference_words(one) for one in found.classes],
             "p, corrected": ["" if math.isnan(one.p_adjusted) else f"{one.p_adjusted:.2g}" for one in found.classes],
             "found": [FOUND[one.finding] for one in found.classes],
         }

@@ -60,7 +60,8 @@ def _grow(study: Study, done: Finished, growth: Growth) -> bool:
     more = moves and growth.grown < len(growth.levels)
     kept = replace(growth, grown=growth.grown + more, ended=not more)
     if change is not None and not more:
-        kept = replace(kept, points=change.points, lower=change.lower, upper=change.upper)
+        found = now.of(outcome, MACRO).replicates
+        kept = replace(kept, points=change.points, lower=change.lower, upper=change.upper, replicates=found)
     keep_growth(study.config.directory, kept)
     if not more:
         forget_halted(study.config.directory, study.plan)

@@ -11,8 +11,8 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from study import files
-from study.config import GROWING, StudyConfig, written
-from study.studies.records import read_record
+from study.config import GROWING, StudyConfig, dump, written
+from study.studies.records import digest_of_fixed, read_record
 
 NAME = "epochs.json"
 FIRST = 2  # levels: with one there is nothing to compare
@@ -34,6 +34,10 @@ class Growth:
         Whether it stays at that.
     points, lower, upper
         What the last of them changed, in points of the mean of all classes, with its interval; None if not known.
+    replicates
+        In how many replicates that was found.
+    design
+        What else varies and what is fixed, as text: what another design grew to says nothing of this one.
     """
 
     levels: tuple[int, ...]
@@ -42,6 +46,8 @@ class Growth:
     points: float | None = None
     lower: float | None = None
     upper: float | None = None
+    replicates: int = 0
+    design: str = ""
 
     def words(self, spent: float) -> str:
         """Say how far epochs grew, and why no further; `spent` is the share of steps beyond the last but one level."""
@@ -51,7 +57,7 @@ class Growth:
             return text
         text += (
             f" From {written(here[-2])} to {written(here[-1])} the mean of all classes changed by {self.points:+.1f} "
-            f"points [{self.lower:.1f}, {self.upper:.1f}]"
+            f"points [{self.lower:.1f}, {self.upper:.1f}] in {self.replicates} replicates"
         )
         if not left and max(abs(self.lower), abs(self.upper)) >= MOVES:
             return f"{text}: more of them may still change it."
@@ -76,7 +82,14 @@ def growth_of(config: StudyConfig) -> Growth | None:
     levels = tuple(level for level in declared if isinstance(level, int))  # as its factor has been found to be
     without = "they are judged anew, and nothing is trained again"
     kept = read_record(config.directory / NAME, RECORD, "epochs that grow", without)
-    return kept if kept and kept.levels == levels and kept.grown <= len(levels) else Growth(levels)
+    design = _design(config)
+    here = kept is not None and (kept.levels, kept.design) == (levels, design) and kept.grown <= len(levels)
+    return kept if here else Growth(levels, design=design)
+
+
+def _design(config: StudyConfig) -> str:
+    others = {name: dump(factor) for name, factor in config.space.factors.items() if name != GROWING}
+    return f"{json.dumps(others, sort_keys=True)}, else {digest_of_fixed(config)}"
 
 
 def keep_growth(directory: Path, growth: Growth) -> None:

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
-from pydantic import Field, TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter
 
 from study import files
 from study.attribution import SIGNIFICANT, Look
-from study.config import Model, SearchSpace, Settings, StudyConfig, dump, written
+from study.config import Model, SearchSpace, StudyConfig, dump, written
 from study.plan import Factor, factors_of
-from study.studies.records import read_record
+from study.studies.records import digest_of_fixed, read_record
+from study.trials import MACRO
 
 NAME = "looks.json"
 
@@ -32,31 +33,55 @@ class _Kept(Model):
         default_factory=lambda kept: kept["level"]
     )
     open: tuple[str, ...] | None
+    # What was asked of it, and up to how many replicates: of another question nothing is known to be open, or not.
+    asked: tuple[str, ...] = ()
+    most: Annotated[int, Field(strict=True, ge=0)] = 0
 
 
-RECORD = TypeAdapter(dict[str, list[_Kept]])
+def _sound(looks: list[_Kept]) -> list[_Kept]:
+    """Refuse what no looks are."""
+    if len({look.replicates for look in looks}) < len(looks):
+        raise ValueError("two looks after as many replicates")
+    # What rounding leaves over is no fault.
+    if (
+        any(look.spent > look.level * (1 + 1e-9) for look in looks)
+        or sum(look.spent for look in looks) > 1.001 * SIGNIFICANT
+    ):
+        raise ValueError(f"looks that spend more than their levels, or than {SIGNIFICANT:g} together")
+    return looks
+
+
+RECORD = TypeAdapter(dict[str, Annotated[list[_Kept], AfterValidator(_sound)]])
 
 
 def taken_looks(config: StudyConfig, factors: Sequence[Factor]) -> tuple[Look, ...]:
-    """Return the looks at a design that a study's folder records.
+    """Return the looks at a design that a study's folder records; what they left open only if that was asked as now.
 
     Raises
     ------
     InputError
         If the record cannot be read.
     """
+    asked = _asked(config)
     return tuple(
-        Look(one.replicates, one.level, one.spent, one.open) for one in _read(config).get(_design(config, factors), [])
+        Look(one.replicates, one.level, one.spent, one.open if (one.asked, one.most) == asked else None)
+        for one in _read(config).get(_design(config, factors), [])
     )
 
 
 def keep_look(config: StudyConfig, factors: Sequence[Factor], look: Look) -> None:
     """Record a look, in the place of an earlier one after as many replicates."""
     every = {name: [dump(one) for one in looks] for name, looks in _read(config).items()}
-    design = _design(config, factors)
+    design, (asked, most) = _design(config, factors), _asked(config)
     kept = [one for one in every.get(design, []) if one["replicates"] != look.replicates]
-    every[design] = [*kept, asdict(look)]
+    every[design] = [*kept, asdict(look) | {"asked": asked, "most": most}]
     files.write(config.directory / NAME, json.dumps(every, indent=1).encode())
+
+
+def _asked(config: StudyConfig) -> tuple[tuple[str, ...], int]:
+    """What a study that decides itself how far it goes wants told, and after how many replicates at the latest."""
+    declared = config.space.declared
+    return (config.outcomes[0], *(config.space.settle or (MACRO,))), declared[-1] if declared else 0
 
 
 def at_look(config: StudyConfig, queries: Sequence[str]) -> StudyConfig:
@@ -82,6 +107,4 @@ def _read(config: StudyConfig) -> dict[str, list[_Kept]]:
 def _design(config: StudyConfig, factors: Sequence[Factor]) -> str:
     """What varies and what does not, as text: looks at another design in the same folder are none at this one."""
     varies = " x ".join(f"{one.name}({', '.join(map(written, one.levels)) or one.domain})" for one in factors)
-    fixed = config.model_dump(mode="json", include=set(Settings.model_fields) - {"budget"})
-    fixed |= {"data": config.data.name, "folds": config.space.n_folds, "engine": config.resources.engine}
-    return f"{varies}, else {files.sha256(json.dumps(fixed, sort_keys=True).encode())[:12]}"
+    return f"{varies}, else {digest_of_fixed(config)}"

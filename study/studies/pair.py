@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,7 @@ def read_pair(a: Path, b: Path) -> Pair:
     sides = (read_recorded(a), read_recorded(b))
     refuse_other_design(*sides)
     points = list(dict.fromkeys(point for side in sides for point in side.points))
+    _refuse_missing_points(sides, points)
     whole = [side.whole(points) for side in sides]
     common = [one for one in whole[0] if one in whole[1]]
     if not common:
@@ -132,6 +134,21 @@ def read_pair(a: Path, b: Path) -> Pair:
     protocol = sides[0].config.scanvi.protocol
     notes = tuple(_notes(sides, whole, common, pairs))
     return Pair(counts, factors, protocol, len(common), len(pairs), called, _differing(sides, pairs), notes)
+
+
+def _refuse_missing_points(sides: Sequence[Recorded], points: Sequence[tuple[str, ...]]) -> None:
+    """Refuse a crossed design of which a point was finished in no replicate of either."""
+    space = sides[0].config.space
+    if space.design == "random":
+        return
+    levels = [dict.fromkeys(point[f] for point in points) for f in range(len(points[0]))]
+    if missing := [point for point in itertools.product(*levels) if point not in set(points)]:
+        where = ", ".join(f"{name}={level}" for name, level in zip(space.factors, missing[0], strict=True))
+        raise InputError(
+            f"{sides[0].folder} and {sides[1].folder} have no finished trial of {where}"
+            f"{f' and {len(missing) - 1} more design points' if len(missing) > 1 else ''}: the design is not whole in "
+            "either. Run both to their end, or leave out a level that fails."
+        )
 
 
 def _refuse_other_settings(sides: Sequence[Recorded], pairs: Sequence[tuple[Result, Result]]) -> None:
@@ -195,7 +212,7 @@ def _counts(
                 right = float(row[result.classes.index(name)])
                 rows.append({**line, "class_name": name, "correct": right, "total": float(row.sum())})
             if len(fixed) > 1:
-                total = float(matrix.sum())
+                total = float(sum(matrix[result.classes.index(name)].sum() for name in fixed))
                 mean = mean_over(result, OUTCOME, fixed)
                 rows.append({**line, "class_name": MACRO, "correct": mean * total, "total": total})
     return pd.DataFrame(rows if common else [])
@@ -248,8 +265,8 @@ def _notes(
         begun = {(seed, fold) for _, seed, fold in side.trials}
         if left := len(begun) - len(common):
             found.append(
-                f"{left} of {len(begun)} replicates of {side.folder} are left out: not whole ({len(finished)} are), or "
-                "the other study has none with the same seed and fold."
+                f"{left} of {len(begun)} replicates of {side.folder} are left out: {len(begun) - len(finished)} not "
+                f"whole, {len(finished) - len(common)} without a whole one of their seed and fold in the other study."
             )
     if any(one.digest != other.digest for one, other in pairs):
         found.append(

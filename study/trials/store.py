@@ -66,7 +66,7 @@ def read_result(directory: Path, key: str) -> Result | None:
     except (ValueError, KeyError, TypeError):
         result = None
     if result is None or result.key != key or not _arrays_intact(directory, result):
-        log.warning("%s is damaged: the trial will be trained again", path)
+        log.warning("%s is damaged: the trial counts as not finished", path)
         return None
     return replace(result, metrics=with_fixed_means(result))  # earlier versions kept the mean of all classes
 

@@ -192,7 +192,7 @@ def drift_sentence(classes: Sequence[ClassDrift], replicates: int, margin: float
         stays = "if the differences stay as they are"
         else_ = "" if count else "; a wider margin or more held-out cells would help"
         return (
-            f"Cannot tell with {replicates} replicates: no difference is more than training again would give, but "
+            f"Cannot tell with {replicates} replicates: no difference is certain after correction for all classes, but "
             f"{'; '.join(map(_named, open_))} may differ by more than {margin:g} points. {enough}, {stays}{else_}."
         )
     if not any(one.finding == "chance" for one in classes):

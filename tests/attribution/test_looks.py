@@ -52,6 +52,14 @@ def test_no_sequence_of_looks_uses_more_than_there_is() -> None:
         assert all(look.spent <= look.level <= SIGNIFICANT for look in used), "looks err together, but not more often"
 
 
+def test_who_looks_without_end_gets_ever_less_and_no_error() -> None:
+    taken = looks((6,), 6)
+    for count in range(7, 60):
+        taken.append(look_after(count, taken))
+    assert all(0 < look.spent <= look.level for look in taken)
+    assert sum(look.spent for look in taken) <= SIGNIFICANT * (1 + 1e-9)
+
+
 @pytest.mark.parametrize(("counts", "tests", "df"), [(range(3, 13), 1, 4), (range(3, 13), 10, 4), (DECLARED, 10, 1)])
 def test_tests_looked_at_again_and_again_err_as_often_as_is_spent(counts: Sequence[int], tests: int, df: int) -> None:
     """Null studies: a mean over replicates, and an error of `df` degrees of freedom from each but the first."""

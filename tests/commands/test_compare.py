@@ -159,3 +159,19 @@ def test_other_settings_are_another_design_and_bad_input_is_exit_2(trained: Path
     assert "scvi.n_hidden is 16 in the first and 32 in the second" in ended.stderr and ended.stderr.count("\n") == 1
     with pytest.raises(InputError, match="are one folder"):
         make_comparison(trained, trained)
+    for margin in (0, -1, float("nan"), float("inf"), 101):
+        with pytest.raises(InputError, match="expected points above 0, and at most 100"):
+            make_comparison(trained, copied, margin)
+
+
+def test_a_design_point_that_neither_finished_is_named(trained: Path, copied: Path, tmp_path: Path) -> None:
+    rewrite(copied, lambda *_: None)
+    both = [copied, Path(shutil.copytree(trained, tmp_path / "again"))]
+    table = pd.read_csv(copied / "tables" / "trials.csv", dtype=str)
+    names = [name for name in table if name in ("query", "scanvi.max_epochs")]
+    gone = table[(table[names] == table[names].iloc[0]).all(axis=1)]
+    for folder in both:
+        for key in gone["trial_key"]:
+            (folder / "trials" / f"{key}.json").unlink()
+    with pytest.raises(InputError, match=r"have no finished trial of .*query=.* the design is not whole in either"):
+        make_comparison(*both)

@@ -50,6 +50,10 @@ def test_epochs_that_change_nothing_are_the_last(tmp_path: Path) -> None:
     assert growth is not None and growth.ended and growth.grown == 2
     assert growth.lower is not None and growth.upper is not None and -1 < growth.lower < 0 < growth.upper < 1
     assert "so it was not trained to 32, 64" in growth.words(0.25) and "is 25% of all" in growth.words(0.25)
+    assert f"in {growth.replicates} replicates" in growth.words(0.25) and growth.replicates == study.plan.replicates
+    wider = study.config.model_copy(update={"scvi": study.config.scvi.model_copy(update={"n_latent": 7})})
+    other = growth_of(wider)
+    assert other is not None and not other.ended and other.points is None, "of other settings it says nothing"
     study = looked_at(study)
     assert not any(stage.leave for stage in study.plan.stages) and not calls_for_more(study)
 
