@@ -57,7 +57,9 @@ def compare_yardsticks(controls: Sequence[PlannedTrial], results: Mapping[str, R
     error, n = table.pop("error"), table["replicates"]
     known = error > 0
     half = stats.t.ppf(1 - ALPHA / 2 / max(int(known.sum()), 1), np.maximum(n - 1, 1)) * error
-    table["lower"], table["upper"] = (table["difference"] + sign * half.where(known) for sign in (-1, 1))
+    # No difference of two recalls is beyond 100 points.
+    ends = [(table["difference"] + sign * half.where(known)).clip(-100, 100) for sign in (-1, 1)]
+    table["lower"], table["upper"] = ends
     better, worse = table["lower"] > 0, table["upper"] < 0
     return table.assign(**{VERDICT: np.where(better, BETTER, np.where(worse, WORSE, ALIKE))})
 

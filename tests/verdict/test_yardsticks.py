@@ -48,6 +48,11 @@ def test_what_is_alike_is_hardly_ever_told_apart() -> None:
     assert np.mean(named) < 0.09, "5% of families, and the error of 200 draws"
 
 
+def test_no_interval_is_wider_than_recalls_can_differ() -> None:
+    table = compare_yardsticks(PLAN.controls, results({"a": 0.2}, 0.3, replicates=2))
+    assert table["lower"].min() == -100 and table["upper"].max() == 100
+
+
 def test_one_replicate_tells_nothing_apart_and_none_has_no_table() -> None:
     table = compare_yardsticks(PLAN.controls, results({"a": 0.5}, 0.01, replicates=1))
     assert set(table["scANVI is"]) == {"not told apart"} and table["lower"].isna().all()
