@@ -11,11 +11,14 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from errno import EACCES, EEXIST, EISDIR, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM, EROFS
 from pathlib import Path
 
 from study.errors import WritingError
 
 ASIDE = ".tmp"
+# What has nothing to do with room on the disk.
+NO_PLACE = (EACCES, EEXIST, EISDIR, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM, EROFS)
 PLAIN = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,78}[A-Za-z0-9_-])?")  # as a name of a file, on every system
 HASHED = re.compile(r".*-[0-9a-f]{12}")
 
@@ -29,10 +32,13 @@ def explained(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         there = next(folder for folder in path.absolute().parents if folder.is_dir())
-        free = shutil.disk_usage(there).free / 2**20
+        free = f"{shutil.disk_usage(there).free / 2**20:,.1f} MiB are free there. "
+        advice = "Make room or choose another disk; the same command then goes on from there."
+        if error.errno in NO_PLACE:
+            free, advice = "", "Name another place, or mend this one; the same command then goes on from there."
         raise WritingError(
-            f"{path} cannot be written ({error.strerror or error}); {free:,.1f} MiB are free there. Whatever was "
-            "written before is whole. Make room or choose another disk; the same command then goes on from there."
+            f"{path} cannot be written ({error.strerror or error}). {free}Whatever was written before is whole. "
+            f"{advice}"
         ) from error
 
 

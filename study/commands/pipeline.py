@@ -22,7 +22,7 @@ from study.commands.rounds import Rounds, Show, goes_on, looked, missing_of
 from study.config import StudyConfig, Tracking
 from study.imports import uncollected
 from study.plan import Stage
-from study.studies import open_study
+from study.studies import open_study, taken_looks
 from study.sweep import alone, cluster
 from study.trials import Result, read_all, read_failures
 from study.versions import versions
@@ -90,6 +90,8 @@ def _run(config: StudyConfig, show: Show, command: str, wrote: Callable[[Path], 
     start = time.perf_counter()
     study = open_study(config, wrote)
     with alone(config.directory):
+        if study.search is None:  # a record that cannot be read is refused now, not after hours
+            taken_looks(study.config, study.plan.factors)
         study = looked(study)  # an earlier run may have ended before its look
         for name in ("trials", "stages"):
             files.tidy(config.directory / name)

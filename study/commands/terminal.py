@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # a terminal only reads what these make; importing them takes
     from study.sweep import Prediction, Status
     from study.verdict import Precision, Verdict
 
+FAILURES = 5  # that are printed
+
 
 def console(json: bool = False) -> Console:
     """Return the console for people: standard output, or standard error where that is kept for JSON."""
@@ -163,8 +165,10 @@ def show_outcome(to: Console, outcome: Outcome) -> None:
         parts = [f"{outcome.trained} trained now", f"{outcome.already} were already done"]
         parts += [f"[red]{len(outcome.failures)} failed[/]", f"{outcome.waiting} not yet trained"]
         to.print(f"{total} trials: {', '.join(parts)} ({timedelta(seconds=round(outcome.seconds))}).")
-    for key, reason in list(outcome.failures.items())[:5]:
+    for key, reason in list(outcome.failures.items())[:FAILURES]:
         to.print(f"[red]failed[/] {key[:12]}: {escape(reason)}")
+    if (more := len(outcome.failures) - FAILURES) > 0:
+        to.print(f"[red]failed[/] {more} more: the report has all, with their settings")
     show_analysis(to, outcome.analysis, outcome.page)
     if outcome.behind:
         to.print(f"[yellow]MLflow is behind[/] ({escape(outcome.behind)}): it does not show all of this yet.")

@@ -30,4 +30,4 @@ def completions(incomplete: str) -> list[str]:
 def _files(group: str) -> list[str]:
     root = home()
     folder = root / "search_spaces" if group == "space" else root / "conf" / group
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+    return sorted(path.stem for path in folder.glob("*.yaml") if path.is_file())

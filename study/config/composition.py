@@ -63,6 +63,8 @@ def compose(overrides: Sequence[str] = ()) -> StudyConfig:
         with initialize_config_dir(str(root / "conf"), version_base="1.3"):
             composed = hydra_compose("study", [_search_path(root), *map(_as_hydra, overrides)])
         values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except UnicodeDecodeError as error:
+        raise InputError(f"configuration: {_no_text(root)} is no text in UTF-8 ({error}). Save it as that.") from None
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise InputError(f"configuration: {_hydra_message(error, root)}") from None
     _refuse_without_effect(overrides, values)
@@ -90,8 +92,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     _refuse_no_list(overrides)
     try:
         values = yaml.safe_load(path.read_bytes())
+    except (FileNotFoundError, IsADirectoryError) as error:
+        what = "is a folder" if isinstance(error, IsADirectoryError) else "there is no such file"
+        raise InputError(f"{path}: {what}. Expected a configuration, such as best.yaml that 'export' writes.") from None
     except (OSError, ValueError, yaml.YAMLError) as error:  # a day that no month has is a ValueError
-        raise InputError(f"{path}: cannot be read as YAML ({error}); expected a file written by 'export'.") from None
+        raise InputError(f"{path}: cannot be read as YAML ({_line(error)}). Expected it as it was written.") from None
     if not isinstance(values, dict):
         raise InputError(
             f"{path}: expected a mapping of settings as written by 'export', found {type(values).__name__}."
@@ -107,6 +112,20 @@ def load(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path} with overrides {list(overrides)}: {_hydra_message(error, root)}") from None
     return validate(values, f"{path}: ")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _no_text(root: Path) -> str:
+    """Return which file that Hydra may read is no text: it does not say."""
+    for path in sorted([*root.glob("conf/**/*.yaml"), *root.glob("search_spaces/*.yaml")]):
+        try:
+            path.read_text("utf-8")
+        except UnicodeDecodeError:
+            return str(path)
+    return f"a file of {root}"
 
 
 def _literal(values: Any) -> Any:
@@ -231,7 +250,7 @@ def _folder(root: Path, group: str) -> Path:
 
 
 def _no_such_file(folder: Path, group: str, name: str) -> str:
-    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    names = sorted(path.stem for path in folder.glob("*.yaml") if path.is_file())
     what = "search space" if group == "space" else group
     return f"there is no {what} {name!r} in {folder}.{nearest(name, names)} Found: {', '.join(names) or 'none'}."
 

@@ -46,6 +46,7 @@ def open_study(config: StudyConfig, wrote: Callable[[Path], None] | None = None)
         If the data or the design cannot be used.
     """
     refuse_without_truth(config)
+    _refuse_files_for_folders(config.directory)
     counts = config.directory / "counts"
     queries = query_names(config.data, counts)
     every = (*trials_of(config, queries), *controls_of(config, queries))
@@ -59,6 +60,12 @@ def open_study(config: StudyConfig, wrote: Callable[[Path], None] | None = None)
         search, plan = follow_search(config, queries, conditions, recall_reader(config.directory))
         return Study(config, queries, cells, plan, search)
     return Study(config, queries, cells, _planned(config, queries, cells))
+
+
+def _refuse_files_for_folders(directory: Path) -> None:
+    for place in (directory, *(directory / name for name in ("counts", "trials", "stages", "tables"))):
+        if place.exists() and not place.is_dir():
+            raise InputError(f"{place} is a file, where a study has a folder. Move it, or name the study otherwise.")
 
 
 def _refuse_unknown_classes(config: StudyConfig, cells: Mapping[str, Cells]) -> None:

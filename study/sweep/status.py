@@ -218,7 +218,7 @@ def read_run(directory: Path) -> Run | None:
     try:
         values = json.loads(path.read_bytes())
         return Run(**{**values, "account": Account(**values["account"])})
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError) as error:
         log.warning("%s is damaged (%s)", path, error)

@@ -166,7 +166,11 @@ class Case:
 
 
 def file(name: str, text: str) -> Callable[[Place], None]:
-    return lambda place: (place.folder / name).write_text(text) and None
+    def write(place: Place) -> None:
+        (place.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (place.folder / name).write_text(text)
+
+    return write
 
 
 def space(**changes: str) -> Callable[[Place], None]:
@@ -545,7 +549,19 @@ CASES = {
         ("every query is an altered twin", "'query=small'"),
     ),
     "a transfer with no file": Case(
-        "transfer --config best.yaml", ("best.yaml: cannot be read", "No such file", "written by 'export'")
+        "transfer --config best.yaml", ("best.yaml: there is no such file", "'export' writes")
+    ),
+    "a transfer with a folder": Case("transfer --config conf", ("conf: is a folder", "'export' writes")),
+    "a configuration that is no UTF-8": Case(
+        "check data=zur",
+        ("conf/data/zur.yaml is no text in UTF-8", "Save it as that"),
+        lambda place: (place.folder / "conf" / "data" / "zur.yaml").write_bytes(b"# Z\xfcrich\n"),
+    ),
+    "a run with a broken record of looks": Case(
+        "run TOY name=looked", ("looks.json does not record looks",), file("studies/looked/looks.json", "{")
+    ),
+    "a file where the folder of a study is": Case(
+        "plan TOY name=held", ("studies/held is a file, where a study has a folder",), file("studies/held", "x")
     ),
     "a transfer with no YAML": Case(
         "transfer --config best.yaml", ("best.yaml: cannot be read as YAML",), file("best.yaml", "a: [")
