@@ -100,7 +100,7 @@ def test_damaged_weights_are_none(tmp_path: Path, broken: str, caplog: pytest.Lo
 def test_what_cannot_be_written_is_explained_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "trials").write_text("a file where a folder belongs")
     with pytest.raises(
-        WritingError, match=r"trials/.* cannot be written \(Not a directory\)\. .* Name another place"
+        WritingError, match=r"trials/.* cannot be written \(File exists\)\. .* Name another place"
     ) as raised:
         write_result(tmp_path, some_result(), some_predictions())
     assert "\n" not in str(raised.value)
