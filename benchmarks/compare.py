@@ -45,6 +45,7 @@ from study.verdict.drift import STUDY, A, B, ClassDrift, drift_of, find_drift, o
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.simulated_tables import (
     Planted,
+    chance_by_stratum,
     chance_for,
     default_design,
     forum_design,
@@ -135,25 +136,18 @@ def _draw(
     chance = chance_for(world.ratio, layout, world.chance)
     effects = plant_effects(Planted(chance, {"data": 0.05, "parameter": 0.05}), layout, rng)
     middle = logit(recall) + effects + rng.normal(scale=0.5, size=(world.replicates, 1))
-    both = _chance(chance, factors, world.replicates, rng)
+
+    def drawn() -> Floats:
+        """Return what chance adds to each trial ``[replicate, cell]``."""
+        return np.sum(list(chance_by_stratum(chance, layout, (1, world.replicates), rng)), axis=0)[0]
+
+    both = drawn()
     parts = []
     for points in (0.0, lost):
-        own = np.sqrt(1 - world.shared) * _chance(chance, factors, world.replicates, rng) + np.sqrt(world.shared) * both
+        own = np.sqrt(1 - world.shared) * drawn() + np.sqrt(world.shared) * both
         share = expit(middle + own) - points / 100
         parts.append(rng.binomial(cells, share.clip(0, 1)).astype(float))
     return np.concatenate(parts, axis=1)
-
-
-def _chance(chance: Sequence[float], factors: Sequence[Factor], replicates: int, rng: np.random.Generator) -> Floats:
-    """Return what chance adds to each trial ``[replicate, cell]``: units of a stratum share it."""
-    layout = layout_for(factors)
-    depth = [next(s for s, stratum in enumerate(layout.strata) if f.name in stratum.factors) for f in layout.factors]
-    total: Floats = np.zeros((replicates, layout.cells))
-    for s, variance in enumerate(chance):
-        units = [size if depth[f] <= s else 1 for f, size in enumerate(layout.levels)]
-        noise = rng.normal(scale=np.sqrt(variance), size=(replicates, *units))
-        total += np.broadcast_to(noise, (replicates, *layout.levels)).reshape(total.shape)
-    return total
 
 
 def _measured(

@@ -153,14 +153,13 @@ def simulate(world: World, studies: int, declared: Sequence[int]) -> dict[str, l
 
 def _auto(correct: Floats, layout: Layout, world: World, declared: Sequence[int]) -> Told:
     taken: list[Look] = []
-    wrong = False
+    wrong, last = False, last_look(declared)
     for k in declared:
         look = look_after(k, taken, declared[-1])
         taken.append(look)
         found = attributed(correct, layout, look)
         told = judged(found, world, k)
         wrong |= told.wrong
-        last = last_look(declared)
         if k == declared[-1] or not open_questions(found, [MACRO], last):
             return replace(told, wrong=wrong)
     raise AssertionError("the last look ends it")

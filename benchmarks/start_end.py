@@ -25,6 +25,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from study.trials.timing import read_timings
+
 HERE = Path(__file__).parents[1]
 SPACE = {
     "name": "tiny",
@@ -76,10 +78,9 @@ def measure(tree: Path) -> Seconds:
         start = time.time()
         subprocess.run([*command, "run", *SMALL], cwd=folder, env=environment, check=True, capture_output=True)
         end = time.time()
-        stages = [
-            json.loads(path.read_text())["timing"] for path in Path(folder).glob("studies/*/stages/*/timing.json")
-        ]
-    return Seconds(min(one["started"] for one in stages) - start, end - max(one["ended"] for one in stages))
+        (directory,) = Path(folder).glob("studies/*")
+        stages = read_timings(directory)
+    return Seconds(stages[0].started - start, end - max(one.ended for one in stages))
 
 
 def show(before: Sequence[Seconds], now: Sequence[Seconds], console: Console) -> None:
