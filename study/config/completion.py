@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from study.config.composition import GROUPS, compose, home
+from study.config.composition import GROUPS, compose, files_of, group_folder, home
 from study.config.settings import setting_names
 from study.config.values import dump
 
@@ -19,15 +19,9 @@ def completions(incomplete: str) -> list[str]:
     -------
     ``data=forum`` and the like for keys that name a file; for other keys ``key=``, whose value is the user's.
     """
-    chosen = [f"{group}={name}" for group in GROUPS for name in _files(group)]
+    chosen = [f"{group}={name}" for group in GROUPS for name in files_of(group_folder(home(), group))]
     values = dump(compose())
     # A search space and what it holds are written in its file.
     own = {key: value for key, value in values.items() if key != "space"}
     keys = [f"{name}=" for name in setting_names(own)]
     return [one for one in (*chosen, *keys) if one.startswith(incomplete)]
-
-
-def _files(group: str) -> list[str]:
-    root = home()
-    folder = root / "search_spaces" if group == "space" else root / "conf" / group
-    return sorted(path.stem for path in folder.glob("*.yaml") if path.is_file())

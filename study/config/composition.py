@@ -238,19 +238,25 @@ def _as_hydra(override: str) -> str:
 
 def _chosen(group: str, value: str) -> str:
     """Return the choice of a file as Hydra takes it; refuse one that is not there."""
-    folder = _folder(home(), group)
+    folder = group_folder(home(), group)
     name = value.strip().strip("'\"").removesuffix(".yaml")
     if not (folder / f"{name}.yaml").is_file():
         raise InputError(f"configuration: {_no_such_file(folder, group, name)}")
     return f"search_spaces@space={value}" if group == "space" else f"{group}={value}"
 
 
-def _folder(root: Path, group: str) -> Path:
+def group_folder(root: Path, group: str) -> Path:
+    """Return the folder with the files of a group; ``space`` is one too."""
     return root / ("search_spaces" if group == "space" else f"conf/{group}")
 
 
+def files_of(folder: Path) -> list[str]:
+    """Return what a group can be set to: its files, by name."""
+    return sorted(path.stem for path in folder.glob("*.yaml") if path.is_file())
+
+
 def _no_such_file(folder: Path, group: str, name: str) -> str:
-    names = sorted(path.stem for path in folder.glob("*.yaml") if path.is_file())
+    names = files_of(folder)
     what = "search space" if group == "space" else group
     return f"there is no {what} {name!r} in {folder}.{nearest(name, names)} Found: {', '.join(names) or 'none'}."
 
@@ -260,12 +266,12 @@ def _hydra_message(error: Exception, root: Path) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
         group, _, name = error.missing_cfg_file.rpartition("/")
         group = "space" if group == "search_spaces" else group
-        return _no_such_file(_folder(root, group), group, name)
+        return _no_such_file(group_folder(root, group), group, name)
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is missing. Give it, as in '{error.full_key}=...'."
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override.removeprefix("++"))
-    message = " ".join(str(error).split()).partition(" See https:")[0].replace("++", "", 1)
+    message = _line(error).partition(" See https:")[0].replace("++", "", 1)
     if several := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.*?)'(?: 1\.| requires)", message):
         return (
             f"{several[1]!r} has several values. Write a list as 'key=[a, b]' and text as 'key=\"a, b\"'; what is to "

@@ -71,9 +71,9 @@ def whole_results(study: Study) -> dict[str, Result]:
         return found
     used = of_whole_replicates(study.plan, found, {})
     if not used:
-        failures = read_failures(study.config.directory, [trial.key for trial in study.plan.trials])
+        failures = read_failures(study.config.directory, [key for key in study.plan.by_key if key not in found])
         advice = "Run it first, with the same overrides."
-        if failed := [reason for key, reason in failures.items() if key not in found]:
+        if failed := list(failures.values()):
             advice = f"{len(failed)} failed ({failed[0]}): leave that level out, or run it again once that is mended."
         raise InputError(
             f"study {study.config.name!r} has no whole replicate yet ({len(found)} of {len(study.plan.trials)} trials "

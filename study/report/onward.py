@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -11,7 +10,7 @@ from study.attribution import Effect, StudyAttribution, attribute_study, last_lo
 from study.config import GROWING
 from study.report.analysis import attribute
 from study.report.finished import Finished, of_whole_replicates, read_finished
-from study.studies import MOVES, Growth, Study, growth_of, keep_growth, keep_look, strata_of, taken_looks
+from study.studies import MOVES, Growth, Study, asked_classes, growth_of, keep_growth, keep_look, strata_of, taken_looks
 from study.trials import MACRO, count_frame, forget_halted
 from study.verdict import dominant_group, open_questions
 
@@ -41,7 +40,9 @@ def _look(study: Study, done: Finished) -> bool:
         return False
     look, _, attribution = found
     last = last_look(declared, taken_looks(study.config, study.plan.factors))
-    open_ones = open_questions(attribution, _asked(study), last) if look.replicates < last.replicates else ()
+    open_ones = (
+        open_questions(attribution, asked_classes(study.config), last) if look.replicates < last.replicates else ()
+    )
     keep_look(study.config, study.plan.factors, replace(look, open=open_ones))
     return bool(open_ones)
 
@@ -85,9 +86,6 @@ def _turns(study: Study, counts: pd.DataFrame, now: StudyAttribution, level: obj
     earlier = attribute_study(counts[counts[GROWING] != level], factors, strata_of(study))
     outcome = study.config.outcomes[0]
     return any(
-        dominant_group(now.of(outcome, name)) != dominant_group(earlier.of(outcome, name)) for name in _asked(study)
+        dominant_group(now.of(outcome, name)) != dominant_group(earlier.of(outcome, name))
+        for name in asked_classes(study.config)
     )
-
-
-def _asked(study: Study) -> Sequence[str]:
-    return study.config.space.settle or (MACRO,)

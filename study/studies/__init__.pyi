@@ -10,6 +10,7 @@ from .growth import MOVES as MOVES
 from .growth import Growth as Growth
 from .growth import growth_of as growth_of
 from .growth import keep_growth as keep_growth
+from .looks import asked_classes as asked_classes
 from .looks import keep_look as keep_look
 from .looks import taken_looks as taken_looks
 from .pair import Pair as Pair

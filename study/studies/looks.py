@@ -81,7 +81,12 @@ def keep_look(config: StudyConfig, factors: Sequence[Factor], look: Look) -> Non
 def _asked(config: StudyConfig) -> tuple[tuple[str, ...], int]:
     """What a study that decides itself how far it goes wants told, and after how many replicates at the latest."""
     declared = config.space.declared
-    return (config.outcomes[0], *(config.space.settle or (MACRO,))), declared[-1] if declared else 0
+    return (config.outcomes[0], *asked_classes(config)), declared[-1] if declared else 0
+
+
+def asked_classes(config: StudyConfig) -> tuple[str, ...]:
+    """Return whose verdicts a study that decides itself how far it goes waits for."""
+    return config.space.settle or (MACRO,)
 
 
 def at_look(config: StudyConfig, queries: Sequence[str]) -> StudyConfig:

@@ -142,7 +142,8 @@ def _refuse_missing_points(sides: Sequence[Recorded], points: Sequence[tuple[str
     if space.design == "random":
         return
     levels = [dict.fromkeys(point[f] for point in points) for f in range(len(points[0]))]
-    if missing := [point for point in itertools.product(*levels) if point not in set(points)]:
+    known = set(points)
+    if missing := [point for point in itertools.product(*levels) if point not in known]:
         where = ", ".join(f"{name}={level}" for name, level in zip(space.factors, missing[0], strict=True))
         raise InputError(
             f"{sides[0].folder} and {sides[1].folder} have no finished trial of {where}"
